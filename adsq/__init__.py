@@ -1,0 +1,1 @@
+"""adsq: learn and search binary codes."""
