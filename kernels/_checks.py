@@ -1,0 +1,105 @@
+"""Argument checks that all families share. Each message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor
+
+MAX_BITS = 4096
+
+
+def check_tensor(value: object, name: str) -> None:
+    """Refuse anything but a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def check_matrix(value: Tensor, name: str, shape: str) -> None:
+    """Refuse anything but a two-dimensional tensor. `shape` is how the message spells it, such as "[N, K]"."""
+    check_tensor(value, name)
+    if value.dim() != 2:
+        raise ValueError(f"{name}: expected shape {shape}, got {list(value.shape)}")
+
+
+def check_float(value: Tensor, name: str) -> None:
+    """Refuse dtypes that carry no gradient."""
+    if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {value.dtype}")
+
+
+def check_same(value: Tensor, name: str, other: Tensor, other_name: str, *, dtype: bool = True) -> None:
+    """Refuse a tensor on another device, or of another dtype, than its partner."""
+    if value.device != other.device:
+        raise ValueError(f"{name}: expected the device of {other_name}, {other.device}, got {value.device}")
+    if dtype and value.dtype != other.dtype:
+        raise TypeError(f"{name}: expected the dtype of {other_name}, {other.dtype}, got {value.dtype}")
+
+
+def check_int(value: object, name: str, low: int, high: int | None = None) -> int:
+    """Return `value` as an int in low..high, or refuse it. Bools are refused: they are mistakes here."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    bound = f"at least {low}" if high is None else f"from {low} to {high}"
+    if number is None:
+        raise TypeError(f"{name}: expected an integer {bound}, got {value!r}")
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name}: expected an integer {bound}, got {number}")
+    return number
+
+
+def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_num_bits(num_bits: int, name: str = "num_bits") -> int:
+    """Return a code length, 1 to 4096, or refuse it."""
+    return check_int(num_bits, name, 1, MAX_BITS)
+
+
+def check_packed(packed: Tensor, name: str, num_bits: int | None = None) -> None:
+    """Refuse anything but packed codes, uint8 [N, ceil(num_bits / 8)]."""
+    check_matrix(packed, name, "[N, ceil(num_bits / 8)]")
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"{name}: expected packed codes of dtype torch.uint8 (see pack_codes), got {packed.dtype}")
+    width = packed.shape[1]
+    if num_bits is not None and width != (num_bits + 7) // 8:
+        raise ValueError(f"{name}: expected {(num_bits + 7) // 8} bytes a code for {num_bits} bits, got {width}")
+    if not 1 <= width <= MAX_BITS // 8:
+        raise ValueError(f"{name}: expected 1 to {MAX_BITS // 8} bytes a code, got {width}")
+
+
+def check_packed_pair(queries: Tensor, database: Tensor) -> None:
+    """Refuse queries and database that cannot be compared."""
+    check_packed(queries, "queries")
+    check_packed(database, "database")
+    check_same(database, "database", queries, "queries")
+    if queries.shape[1] != database.shape[1]:
+        raise ValueError(f"database: expected {queries.shape[1]} bytes a code as in queries, got {database.shape[1]}")
+
+
+def check_labels(labels: Tensor, name: str, rows: int, rows_of: str) -> None:
+    """Refuse anything but class ids, int64 [N], or one row of labels an image, [N, C], on `rows` images."""
+    check_tensor(labels, name)
+    if labels.dim() not in (1, 2):
+        raise ValueError(f"{name}: expected class ids [N] or label rows [N, C], got shape {list(labels.shape)}")
+    if labels.dim() == 1 and labels.dtype != torch.int64:
+        raise TypeError(f"{name}: expected class ids of dtype torch.int64, got {labels.dtype}")
+    if labels.is_complex():
+        raise TypeError(f"{name}: expected bool, integer or float label rows, got {labels.dtype}")
+    if labels.shape[0] != rows:
+        raise ValueError(f"{name}: expected {rows} rows, one for each row of {rows_of}, got {labels.shape[0]}")
+
+
+def check_label_pair(labels: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    """Refuse two sets of labels that cannot be compared: ids against rows, or rows over other classes."""
+    check_same(other, other_name, labels, name, dtype=False)
+    if labels.dim() != other.dim():
+        raise ValueError(f"{other_name}: expected {labels.dim()} dimensions as in {name}, got {other.dim()}")
+    if labels.dim() == 2 and labels.shape[1] != other.shape[1]:
+        raise ValueError(f"{other_name}: expected {labels.shape[1]} classes as in {name}, got {other.shape[1]}")

@@ -1,0 +1,84 @@
+"""Loads the native libraries. The only file that knows whether they exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+_FOLDER = Path(__file__).parent
+_LIBRARIES = {"CPU": "_adsq_cpu.so", "CUDA": "_adsq_cuda.so"}
+_not_loaded: dict[str, str] = {}  # dispatch key -> why its library is not in use
+_warned = False
+
+
+class Implementation(NamedTuple):
+    """What one op uses on one device."""
+
+    op: str
+    device: str
+    uses: str
+    why: str
+
+
+def load_libraries() -> None:
+    """Open the libraries this torch can use. The ops must be defined before."""
+    for key, filename in _LIBRARIES.items():
+        reason = _reason_to_skip(key, _FOLDER / filename)
+        if reason is None:
+            try:
+                torch.ops.load_library(_FOLDER / filename)
+            except OSError as error:
+                reason = f"{filename} does not load: {error}"
+        if reason is not None:
+            _not_loaded[key] = reason
+    if "CPU" in _not_loaded and os.environ.get("ADSQ_NATIVE") != "0":
+        warnings.warn(
+            f"adsq runs on plain PyTorch, more slowly: {_not_loaded['CPU']} ('adsq info' tells more)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _reason_to_skip(key: str, library: Path) -> str | None:
+    if os.environ.get("ADSQ_NATIVE") == "0":
+        return "ADSQ_NATIVE=0 is set"
+    if key == "CUDA" and torch.version.cuda is None:
+        return "the installed torch is a CPU-only build"
+    if not library.exists():
+        try:
+            return str(json.loads((_FOLDER / "_build.json").read_text())[library.name])
+        except (OSError, ValueError, KeyError):
+            return f"{library.name} was not built"
+    return None
+
+
+def warn_without_cuda_library() -> None:
+    """Say once that CUDA tensors take the PyTorch path although a native kernel exists."""
+    global _warned
+    if not _warned and "CUDA" in _not_loaded and os.environ.get("ADSQ_NATIVE") != "0":
+        _warned = True
+        reason = _not_loaded["CUDA"]
+        warnings.warn(f"adsq runs on plain PyTorch on the GPU, more slowly: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def implementations() -> list[Implementation]:
+    """Tell for every op what it would use on the CPU and on a GPU of this machine, and why."""
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("adsq::"))
+    return [_implementation(name, key) for name in names for key in _LIBRARIES]
+
+
+def _implementation(name: str, key: str) -> Implementation:
+    native = torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    op = name.removeprefix("adsq::")
+    if key == "CUDA" and not torch.cuda.is_available():
+        loaded = f"{_LIBRARIES[key]} is loaded" if key not in _not_loaded else _not_loaded[key]
+        return Implementation(op, "GPU", "not used", f"torch sees no CUDA device; {loaded}")
+    device, language = ("CPU", "C++") if key == "CPU" else ("GPU", "CUDA C++")
+    if native:
+        return Implementation(op, device, language, f"{_LIBRARIES[key]} is loaded")
+    return Implementation(op, device, "PyTorch", _not_loaded.get(key, "this op has no native kernel"))
