@@ -87,7 +87,7 @@ def reduced_precision() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     n=sizes,
     q=query_counts,
@@ -108,7 +108,7 @@ def test_topk_equals_brute_force(
     assert_topk(found, brute_topk(queries, database, neighbours, mask))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     n=sizes,
     q=query_counts,
