@@ -104,8 +104,14 @@ def train(
         dataset = load(data, root=root, image_size=image_size, download=download)
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
         folder = out_folder or Path("runs") / f"{Path(data).stem}-{bits}"
-        schedule = TrainingConfig(batch_size=batch_size, peak_lr=lr, precision=precision, num_workers=workers, seed=seed)
-        schedule = workflow.schedule_for(dataset, schedule, epochs)
+        schedule = TrainingConfig(
+            epochs=epochs if epochs is not None else workflow.default_epochs(dataset),
+            batch_size=batch_size,
+            peak_lr=lr,
+            precision=precision,
+            num_workers=workers,
+            seed=seed,
+        )
         trainer = workflow.train(
             folder,
             dataset,
@@ -165,7 +171,7 @@ def search(
     model: Annotated[Path | None, typer.Option(help="Folder or file of the model; as the index says.")] = None,
 ) -> None:
     """Find the nearest images of a picture."""
-    from adsq import workflow
+    from adsq import run_report, workflow
     from adsq.index import HammingIndex
 
     loaded = HammingIndex.load(index_file)
@@ -182,7 +188,7 @@ def search(
                 table.add_row(str(rank), str(distance), str(item), escape(label), escape(path))
         out.print(table)
     if grid is not None:
-        workflow.draw_neighbours(grid, pictures, dataset, distances, items)
+        run_report.draw_neighbours(grid, pictures, dataset, distances, items)
         out.print(f"wrote {escape(str(grid))}")
 
 
@@ -204,7 +210,7 @@ def evaluate(
     rules = {"k": k, "ties": ties, "denominator": denominator}
     scored = workflow.score(loaded, kind, num_workers=workers, **rules)
     folder = run if run.is_dir() else run.parent
-    workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded, kind)
+    workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded)
     table = Table(show_header=False)
     for name, value in run_report.headline(scored.result):
         table.add_row(name, value)
