@@ -15,7 +15,7 @@ from rich.table import Table
 
 app = typer.Typer(
     help="Learn and search binary codes of images.",
-    epilog="Exit codes: 0 done, 1 the input or the machine was not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
+    epilog="Exit codes: 0 done, 1 input or machine not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -75,7 +75,9 @@ def train(
     bits: Annotated[int, typer.Option(help="Code length, 1 to 4096.")] = 32,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/DATA-BITS.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    backbone: Annotated[str, typer.Option(help="small-cnn or a torchvision classifier such as resnet18.")] = "small-cnn",
+    backbone: Annotated[
+        str, typer.Option(help="small-cnn or a torchvision classifier such as resnet18.")
+    ] = "small-cnn",
     weights: Annotated[str, typer.Option(help="none, torchvision, or the file of a state dict.")] = "none",
     similarity: Annotated[str, typer.Option(help="shared or cosine.")] = "shared",
     form: Annotated[str, typer.Option(help="likelihood or squared.")] = "likelihood",
@@ -124,7 +126,9 @@ def train(
         )
     last = trainer.history[-1]
     out.print(f"trained {trainer.epoch} epochs on {len(trainer.indices):,} images: loss {last['loss']:.3f}", end="")
-    out.print(f", {last['distinct_codes']} distinct codes, {last['saturation']:.0%} saturated, in {escape(str(folder))}")
+    out.print(
+        f", {last['distinct_codes']} distinct codes, {last['saturation']:.0%} saturated, in {escape(str(folder))}"
+    )
     out.print(f"next: adsq evaluate {escape(str(folder))}")
 
 

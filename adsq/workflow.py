@@ -24,7 +24,12 @@ from adsq.progress import console, encoding_bar, training_bar
 from adsq.training import Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
-CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = "codes.safetensors", "index.adsq", "metrics.jsonl", "evaluation.json"
+CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = (
+    "codes.safetensors",
+    "index.adsq",
+    "metrics.jsonl",
+    "evaluation.json",
+)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ NAMES = ["a", "b", "c"]
 
 
 def tensor_dataset(n: int = 20, image_size: int | None = None, channels: int = 1) -> TensorImageDataset:
-    images = torch.randint(
-        0, 256, (n, channels, 6, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(n)
-    )
+    images = torch.randint(0, 256, (n, channels, 6, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
     return TensorImageDataset(images, torch.arange(n) % 3, NAMES, name="test", image_size=image_size)
 
 
@@ -32,9 +30,7 @@ def numbered_files(root: Path, n: int) -> FileImageDataset:
     for index in range(n):
         draw(root / f"{index}.png", index, (200, 200) if index % 5 == 0 else (4, 4))
     files = [f"{index}.png" for index in range(n)]
-    return FileImageDataset(
-        root, files, torch.zeros(n, dtype=torch.int64), ["x"], image_shape=(1, 4, 4), name="n"
-    )
+    return FileImageDataset(root, files, torch.zeros(n, dtype=torch.int64), ["x"], image_shape=(1, 4, 4), name="n")
 
 
 # Reading by index
@@ -101,13 +97,9 @@ def test_memory_is_resized_as_a_picture_from_disk_is(tmp_path: Path) -> None:
 
 def test_strided_images_are_read_right() -> None:
     images = tensor_dataset().__getitems__(range(20))
-    flipped = TensorImageDataset(
-        images.transpose(2, 3)[::2], torch.zeros(10, dtype=torch.int64), ["x"], name="t"
-    )
+    flipped = TensorImageDataset(images.transpose(2, 3)[::2], torch.zeros(10, dtype=torch.int64), ["x"], name="t")
     assert torch.equal(flipped[3], images[6].transpose(1, 2))
-    assert (
-        flipped.content_hashes()[3] == hashlib.sha256(images[6].transpose(1, 2).contiguous().numpy()).digest()
-    )
+    assert flipped.content_hashes()[3] == hashlib.sha256(images[6].transpose(1, 2).contiguous().numpy()).digest()
 
 
 # Batches

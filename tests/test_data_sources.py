@@ -31,9 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    ("size", "error"), [(0, ValueError), (-3, ValueError), (1.5, TypeError), (True, TypeError)]
-)
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-3, ValueError), (1.5, TypeError), (True, TypeError)])
 def test_wrong_image_sizes_are_refused(folder: Path, size: int, error: type[Exception]) -> None:
     for source in ("digits", folder):
         with pytest.raises(error, match="image_size"):
@@ -73,9 +71,7 @@ def test_folder(folder: Path) -> None:
     assert data.load(str(folder)).image_shape == (3, 64, 64)
 
 
-def test_folder_ignores_hidden_and_reports_other_files(
-    folder: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_folder_ignores_hidden_and_reports_other_files(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
     (folder / ".cache").mkdir()
     (folder / "dog" / ".thumbnails").mkdir()
     draw(folder / "dog" / ".thumbnails" / "d0.png", 1)

@@ -21,9 +21,7 @@ NAMES = [
 
 
 def idx(array: np.ndarray) -> bytes:
-    return (
-        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-    )
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def contents(train: int = 7, test: int = 4) -> dict[str, np.ndarray]:
@@ -88,9 +86,7 @@ def test_without_a_root_the_cache_folder_is_read(tmp_path: Path, monkeypatch: py
     assert len(data.load("fashion-mnist")) == 11
 
 
-def test_download_is_torchvisions_and_only_where_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_is_torchvisions_and_only_where_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     class Download:
@@ -119,9 +115,7 @@ def test_a_failed_download_is_an_os_error(tmp_path: Path, monkeypatch: pytest.Mo
 def test_images_and_labels_must_match(tmp_path: Path) -> None:
     arrays = contents()
     write(tmp_path, arrays | {NAMES[1]: arrays[NAMES[1]][:-1]})
-    with pytest.raises(
-        ValueError, match=r"train-images-idx3-ubyte holds 7 images, .*train-labels-idx1-ubyte 6 labels"
-    ):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte holds 7 images, .*train-labels-idx1-ubyte 6 labels"):
         data.load("fashion-mnist", root=tmp_path)
 
 
@@ -169,9 +163,7 @@ def test_damaged_files_are_named(tmp_path: Path, damaged: bytes, message: str, c
         data.load("fashion-mnist", root=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:-20], lambda raw: b"plain", lambda raw: raw[:12] + b"\xff" * 20]
-)
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: b"plain", lambda raw: raw[:12] + b"\xff" * 20])
 def test_damaged_gzip_is_named(tmp_path: Path, damage: object) -> None:
     write(tmp_path, contents(), compressed=True)
     path = tmp_path / f"{NAMES[2]}.gz"

@@ -89,9 +89,7 @@ def test_the_centre_is_kept_and_the_longer_side_cropped(tmp_path: Path) -> None:
     path = saved(tmp_path / "b.png", Image.fromarray(pixels.transpose(1, 0, 2)))
     assert (load_image(path, (3, 8, 8)) == 77).all()
     whole = Image.fromarray(pixels).resize((9, 3), Image.Resampling.BILINEAR)
-    assert np.array_equal(
-        load_image(tmp_path / "a.png", (3, 3, 3)), np.asarray(whole)[:, 3:6].transpose(2, 0, 1)
-    )
+    assert np.array_equal(load_image(tmp_path / "a.png", (3, 3, 3)), np.asarray(whole)[:, 3:6].transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1), (3, 2)])

@@ -118,11 +118,19 @@ def test_a_module_of_the_users(backbone):
         (lambda: ADSQ(tiny_config(backbone="resnet")), ValueError, "backbone: expected small-cnn or .*got 'resnet'"),
         (lambda: ADSQ(tiny_config(backbone="squeezenet1_0")), ValueError, "squeezenet1_0 has no linear layer"),
         (lambda: ADSQ(tiny_config(backbone="alexnet")), ValueError, "backbone: does not take images of shape"),
-        (lambda: ADSQ(tiny_config(), nn.Identity()), ValueError, r"one feature vector an image, \[n, D\], got \[1, 1, 8"),
+        (
+            lambda: ADSQ(tiny_config(), nn.Identity()),
+            ValueError,
+            r"one feature vector an image, \[n, D\], got \[1, 1, 8",
+        ),
         (lambda: ADSQ(tiny_config(), weights="torchvision"), ValueError, "weights: small-cnn has none"),
         (lambda: build_backbone("resnet18", (3, 32, 32), "no.pth"), FileNotFoundError, "weights: no file no.pth"),
         (lambda: ADSQ(tiny_config()).relaxed_codes(torch.zeros(1, 1, 9, 8)), ValueError, r"images: .*\[1, 1, 9, 8\]"),
-        (lambda: ADSQ(tiny_config()).encode(some_images(), kind="h"), ValueError, "kind: expected one of average, f, g"),
+        (
+            lambda: ADSQ(tiny_config()).encode(some_images(), kind="h"),
+            ValueError,
+            "kind: expected one of average, f, g",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, words):
@@ -133,10 +141,10 @@ def test_bad_input_is_named(call, error, words):
 def test_damaged_and_foreign_weights(tmp_path):
     for name, data in (("w.pth", b"hello"), ("w.safetensors", b"hello")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(OSError, match=f"weights: .*{name} is not a state dict"):
+        with pytest.raises(OSError, match=rf"weights: .*{name} is not a state dict"):
             build_backbone("resnet18", (3, 32, 32), str(tmp_path / name))
     torch.save(SmallCNN(1, 8, 8).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="weights: .*other.pth does not fit resnet18"):
+    with pytest.raises(ValueError, match=r"weights: .*other.pth does not fit resnet18"):
         build_backbone("resnet18", (3, 32, 32), str(tmp_path / "other.pth"))
 
 

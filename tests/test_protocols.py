@@ -215,9 +215,7 @@ def folder_dataset(root: Path) -> ImageDataset:
 
 def test_files_with_the_same_bytes_are_refused(tmp_path: Path) -> None:
     dataset = folder_dataset(tmp_path)
-    message = (
-        f"1 database images are also queries: {tmp_path}/b/3.png has the content of query {tmp_path}/a/0.png"
-    )
+    message = f"1 database images are also queries: {tmp_path}/b/3.png has the content of query {tmp_path}/a/0.png"
     with pytest.raises(ValueError, match=message):
         check_split(dataset, hand_made([0, 1], [2, 3], [4, 5, 6, 7]))
     check_split(dataset, hand_made([1, 2], [0, 3], [4, 5, 6, 7]))
@@ -309,9 +307,7 @@ def test_a_class_without_images_is_named() -> None:
         data.default_protocol(dataset)
 
 
-@pytest.mark.parametrize(
-    ("seed", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("1", TypeError)]
-)
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("1", TypeError)])
 def test_wrong_seeds_are_refused(seed: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="seed"):
         make_split(dataset_of(classes(9, 9)), SMALL, seed)
@@ -327,9 +323,7 @@ def test_unknown_protocols_are_refused(text: str) -> None:
 
 def test_protocols_by_text() -> None:
     assert data.find_protocol("100/500/disjoint") == Protocol("100/500/disjoint", 100, 500, "disjoint")
-    assert all(
-        data.find_protocol(name) is protocol and protocol.name == name for name, protocol in PROTOCOLS.items()
-    )
+    assert all(data.find_protocol(name) is protocol and protocol.name == name for name, protocol in PROTOCOLS.items())
 
 
 @pytest.mark.parametrize(

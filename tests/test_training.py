@@ -37,7 +37,7 @@ def stripes(count: int = 90, multi_label: bool = False) -> ImageDataset:
 def make_trainer(
     dataset: ImageDataset | None = None,
     objective: ObjectiveConfig | None = None,
-    backbone: nn.Module | None = None,
+    backbone: type[nn.Module] | None = None,
     **schedule: object,
 ) -> Trainer:
     dataset = dataset or stripes()
@@ -92,9 +92,9 @@ class Dropping(nn.Module):
 
 
 def test_resume_continues_bit_for_bit(tmp_path):
-    whole = make_trainer(backbone=Dropping())
+    whole = make_trainer(backbone=Dropping)
     whole.fit()
-    stopped = make_trainer(backbone=Dropping())
+    stopped = make_trainer(backbone=Dropping)
 
     def stop(trainer: Trainer) -> None:
         save_checkpoint(tmp_path / "checkpoint.safetensors", trainer, {"note": [1, "two"]})
@@ -139,7 +139,7 @@ def test_model_file_round_trip(tmp_path):
 
 def test_damaged_checkpoints_are_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(FileNotFoundError, match="holds no model.safetensors or checkpoint.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model.safetensors or checkpoint.safetensors"):
         load_model(tmp_path)
     trainer = make_trainer(epochs=1)
     trainer.fit()
@@ -156,7 +156,7 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match="something"):
         load_model(path)
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match="dataset: expected .*got 30 images"):
+    with pytest.raises(ValueError, match=r"dataset: expected .*got 30 images"):
         load_trainer(path, stripes(30))
 
 
@@ -225,9 +225,13 @@ def test_pixel_statistics_are_measured():
 def test_augmentation():
     images = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4)
     assert Augmentation()(images, torch.Generator()) is images
-    flips = {tuple(Augmentation(flip=True)(images, torch.Generator().manual_seed(s))[0, 0, 0].tolist()) for s in range(20)}
+    flips = {
+        tuple(Augmentation(flip=True)(images, torch.Generator().manual_seed(s))[0, 0, 0].tolist()) for s in range(20)
+    }
     assert flips == {(0, 1, 2, 3), (3, 2, 1, 0)}
-    rows = {tuple(Augmentation(shift=1)(images, torch.Generator().manual_seed(s))[0, 0, :, 1].tolist()) for s in range(60)}
+    rows = {
+        tuple(Augmentation(shift=1)(images, torch.Generator().manual_seed(s))[0, 0, :, 1].tolist()) for s in range(60)
+    }
     columns = [[r * 4 + c for r in rows_] for c in (0, 1, 2) for rows_ in ((0, 0, 1, 2), (0, 1, 2, 3), (1, 2, 3, 3))]
     assert rows == {tuple(column) for column in columns}
     default = Augmentation.default("digits", (1, 8, 8)), Augmentation.default("fashion-mnist", (1, 28, 28))
@@ -241,7 +245,10 @@ def test_augmentation():
         (lambda: TrainingConfig(batch_size=1), "batch_size: expected at least 2, got 1"),
         (lambda: TrainingConfig(peak_lr=float("nan")), "peak_lr: expected a finite number"),
         (lambda: TrainingConfig(precision="int8"), "precision: expected one of auto"),
-        (lambda: Trainer(ADSQ(ModelConfig(8, 4, (1, 8, 8))), stripes(), torch.arange(9)), "dataset: .*4 classes.*got .*3"),
+        (
+            lambda: Trainer(ADSQ(ModelConfig(8, 4, (1, 8, 8))), stripes(), torch.arange(9)),
+            "dataset: .*4 classes.*got .*3",
+        ),
         (lambda: Trainer(ADSQ(ModelConfig(8, 3, (1, 8, 8))), stripes(), torch.arange(1)), "at least 2 training images"),
     ],
 )

@@ -188,9 +188,7 @@ class FileImageDataset(ImageDataset):
     ) -> None:
         if len(files) != len(labels):
             raise ValueError(f"labels: expected one row for each of {len(files)} files, got {len(labels)}")
-        super().__init__(
-            name=name, spec=spec or {}, labels=labels, class_names=class_names, image_shape=image_shape
-        )
+        super().__init__(name=name, spec=spec or {}, labels=labels, class_names=class_names, image_shape=image_shape)
         self._root = root
         self._files = list(files)
 
@@ -208,9 +206,7 @@ class FileImageDataset(ImageDataset):
         return [hashlib.sha256((self._root / file).read_bytes()).digest() for file in files]
 
 
-def batches(
-    dataset: ImageDataset, indices: Indices, batch_size: int, num_workers: int = 0
-) -> Iterator[Tensor]:
+def batches(dataset: ImageDataset, indices: Indices, batch_size: int, num_workers: int = 0) -> Iterator[Tensor]:
     """Read images in batches, in the order of `indices` whatever the workers do.
 
     Args:

@@ -51,10 +51,7 @@ def load_fashion_mnist(
             "FashionMNIST/raw below it. Give their folder as root, or allow the download (download=True)."
         )
 
-    parts = [
-        _read_pair(files[f"{split}-images-idx3-ubyte"], files[f"{split}-labels-idx1-ubyte"])
-        for split in _SPLITS
-    ]
+    parts = [_read_pair(files[f"{split}-images-idx3-ubyte"], files[f"{split}-labels-idx1-ubyte"]) for split in _SPLITS]
     sizes = {images.shape[1:] for images, _ in parts}
     if len(sizes) > 1:
         raise ValueError(f"Fashion-MNIST in {root}: train and t10k images differ in size: {sorted(sizes)}")
@@ -114,7 +111,5 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
     expected = int(np.prod(shape, dtype=object))
     if len(data) - start != expected:
         state = "truncated" if len(data) - start < expected else "too long"
-        raise ValueError(
-            f"{path}: {state}: its header announces {shape}, {expected} bytes; {len(data) - start} follow"
-        )
+        raise ValueError(f"{path}: {state}: its header announces {shape}, {expected} bytes; {len(data) - start} follow")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -212,8 +212,7 @@ def check_split(dataset: ImageDataset, split: Split) -> None:
             raise ValueError(f"{name}: expected indices [n] with n >= 1, got shape {list(indices.shape)}")
         if indices.min() < 0 or indices.max() >= len(dataset):
             raise ValueError(
-                f"{name}: expected indices in 0..{len(dataset) - 1}, "
-                f"got {int(indices.min())}..{int(indices.max())}"
+                f"{name}: expected indices in 0..{len(dataset) - 1}, got {int(indices.min())}..{int(indices.max())}"
             )
         repeated = torch.bincount(indices) > 1
         if repeated.any():
@@ -222,9 +221,7 @@ def check_split(dataset: ImageDataset, split: Split) -> None:
     hashes = dataset.content_hashes()
     query_of = {hashes[index]: index for index in split.query.tolist()}
     for name in ("training", "database"):
-        shared = [
-            (query_of[hashes[index]], index) for index in parts[name].tolist() if hashes[index] in query_of
-        ]
+        shared = [(query_of[hashes[index]], index) for index in parts[name].tolist() if hashes[index] in query_of]
         if shared:
             examples = "; ".join(_describe(dataset, *pair) for pair in shared[:_EXAMPLES])
             raise ValueError(f"split: {len(shared)} {name} images are also queries: {examples}")

@@ -2,9 +2,9 @@
 
     python bench/study/fashion_mnist.py --root FOLDER_OF_IDX_FILES
 
-Protocol fashion-mnist-100-500: 1,000 queries, 5,000 training images, a database of the other 69,000, which holds the training
-images. mAP@all, ties by index, over all relevant images. One line of JSON a run is appended to results/fashion_mnist.jsonl; runs that
-are there already are not repeated. Then the table is written from that file.
+Protocol fashion-mnist-100-500: 1,000 queries, 5,000 training images, a database of the other 69,000, which holds the
+training images. mAP@all, ties by index, over all relevant images. Each run is a line of results/fashion_mnist.jsonl; runs
+that are there already are not repeated. Then the table is written from that file.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def machine() -> str:
     """Name the processor, the threads and the versions."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     threads = torch.get_num_threads()
-    return f"{names[0] if names else platform.machine()}, {threads} threads, torch {torch.__version__}, adsq {__version__}"
+    return (
+        f"{names[0] if names else platform.machine()}, {threads} threads, torch {torch.__version__}, adsq {__version__}"
+    )
 
 
 def run(dataset: data.ImageDataset, method: str, seed: int, epochs: int) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "# ADSQ on Fashion-MNIST",
         "",
         "Written by `fashion_mnist.py` (see its head for the protocol) from `results/fashion_mnist.jsonl`. "
-        f"{BITS} bits, small CNN, {records[0]['epochs']} epochs, seeds {', '.join(map(str, seeds))} of split and training. "
+        f"{BITS} bits, small CNN, {records[0]['epochs']} epochs, seeds {', '.join(map(str, seeds))} (split, training). "
         "mAP@all of 1,000 queries against 69,000 codes, ties by index. A difference below 0.015 is noise.",
         "",
         "| method | code | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean |",
