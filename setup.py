@@ -65,7 +65,11 @@ def cpp_compiler() -> str:
 def cuda_toolkit() -> Path:
     """Find the CUDA toolkit. An nvcc on PATH comes last: it may be a wrapper far from the headers."""
     on_path = shutil.which("nvcc")
-    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", on_path and Path(on_path).resolve().parent.parent]
+    homes = [
+        os.environ.get("CUDA_HOME"),
+        "/usr/local/cuda",
+        on_path and Path(on_path).resolve().parent.parent,
+    ]
     for home in filter(None, homes):
         if (Path(home) / "bin" / "nvcc").exists() and (Path(home) / "include" / "cuda_runtime.h").exists():
             return Path(home)
@@ -99,7 +103,7 @@ rule link
 
 def cpu_rules() -> tuple[str, list[Path], str]:
     """Return (ninja rules, sources, linker flags) of the CPU library."""
-    sources = sorted(ROOT.glob("csrc/cpu/*.cpp")) + [ROOT / "csrc/bindings_cpu.cpp"]
+    sources = [*sorted(ROOT.glob("csrc/cpu/*.cpp")), ROOT / "csrc/bindings_cpu.cpp"]
     return cpp_rules(STABLE_ABI), sources, f"-L{torch_folder()}/lib -Wl,--no-as-needed -ltorch_cpu"
 
 
@@ -118,11 +122,15 @@ rule cuda
   command = {home}/bin/nvcc {NVCC_FLAGS} {" ".join(codes)} -I{ROOT}/csrc -MD -MF $out.d -c $in -o $out
   depfile = $out.d
 """
-    sources = sorted(ROOT.glob("csrc/cuda/*.cu")) + [ROOT / "csrc/bindings_cuda.cpp"]
+    sources = [*sorted(ROOT.glob("csrc/cuda/*.cu")), ROOT / "csrc/bindings_cuda.cpp"]
     lib_folder = next((home / name for name in ("lib64", "lib") if (home / name / "libcudart_static.a").exists()), None)
     if lib_folder is None:
         raise CannotBuild(f"{home} holds no libcudart_static.a")
-    return rules, sources, f"-L{torch}/lib -Wl,--no-as-needed -ltorch_cpu -ltorch_cuda -L{lib_folder} -lcudart_static -ldl -lrt -lpthread"
+    return (
+        rules,
+        sources,
+        f"-L{torch}/lib -Wl,--no-as-needed -ltorch_cpu -ltorch_cuda -L{lib_folder} -lcudart_static -ldl -lrt -lpthread",
+    )
 
 
 def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: Path) -> None:
@@ -138,10 +146,11 @@ def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: P
     subprocess.run([ninja_binary(), "-C", str(work)], check=True, stdout=sys.stderr)
 
 
+RULES = {"adsq.kernels._adsq_cpu": cpu_rules, "adsq.kernels._adsq_cuda": cuda_rules}
+
+
 class NativeBuild(build_ext):
     """Builds the two libraries, or says in one line why one is left out."""
-
-    RULES = {"adsq.kernels._adsq_cpu": cpu_rules, "adsq.kernels._adsq_cuda": cuda_rules}
 
     def get_ext_filename(self, fullname: str) -> str:
         """No Python tag in the name: the libraries do not depend on the interpreter."""
@@ -153,7 +162,7 @@ class NativeBuild(build_ext):
         if wanted not in ("auto", "0", "1"):
             sys.exit(f"ADSQ_BUILD_CUDA must be auto, 0 or 1, not {wanted!r}")
         outcome = {}
-        for name, rules in self.RULES.items():
+        for name, rules in RULES.items():
             out = Path(self.get_ext_fullpath(name))
             work = ROOT / "build" / "native" / name  # lasts: the next build compiles what changed
             try:
@@ -167,7 +176,10 @@ class NativeBuild(build_ext):
                 out.unlink(missing_ok=True)  # a stale library from an earlier build would be loaded
                 failed = isinstance(reason, subprocess.CalledProcessError)
                 outcome[out.name] = "the compiler failed when adsq was installed" if failed else str(reason)
-                print(f"adsq: {out.name} is left out, PyTorch does its work: {outcome[out.name]}", file=sys.stderr)
+                print(
+                    f"adsq: {out.name} is left out, PyTorch does its work: {outcome[out.name]}",
+                    file=sys.stderr,
+                )
         out.with_name("_build.json").write_text(json.dumps(outcome, indent=1) + "\n")
 
 
@@ -184,6 +196,6 @@ setup(
     package_dir={"adsq": "adsq", "adsq.kernels": "kernels"},
     packages=["adsq", *(f"adsq.{name}" for name in find_packages("adsq")), *kernels],
     package_data={name: ["README.md"] for name in kernels},
-    ext_modules=[Extension(name, []) for name in NativeBuild.RULES],
+    ext_modules=[Extension(name, []) for name in RULES],
     cmdclass={"build_ext": NativeBuild, "bdist_wheel": Wheel},
 )

@@ -6,15 +6,25 @@ What runs underneath (C++, CUDA, Triton or PyTorch) depends on the machine: `ads
 
 if __name__ != "adsq.kernels":
     raise ImportError(
-        f"this package is installed as adsq.kernels, not as {__name__!r}: run from another folder, or import adsq.kernels"
+        f"this package is installed as adsq.kernels, not as {__name__!r}: import adsq.kernels, or leave this folder"
     )
 
 from adsq.kernels import _extension
 from adsq.kernels.codes import pack_codes, unpack_codes
+from adsq.kernels.pairwise_similarity import (
+    mean_pairwise_similarity,
+    pairwise_similarity,
+    pairwise_similarity_loss,
+)
+from adsq.kernels.sign_quantization import sign_quantization_loss
 
 _extension.load_libraries()
 
 __all__ = [
+    "mean_pairwise_similarity",
     "pack_codes",
+    "pairwise_similarity",
+    "pairwise_similarity_loss",
+    "sign_quantization_loss",
     "unpack_codes",
 ]

@@ -103,3 +103,16 @@ def check_label_pair(labels: Tensor, name: str, other: Tensor, other_name: str) 
         raise ValueError(f"{other_name}: expected {labels.dim()} dimensions as in {name}, got {other.dim()}")
     if labels.dim() == 2 and labels.shape[1] != other.shape[1]:
         raise ValueError(f"{other_name}: expected {labels.shape[1]} classes as in {name}, got {other.shape[1]}")
+
+
+def check_reduction(reduction: object) -> bool:
+    """Return whether the reduction is the mean (else the sum), or refuse it."""
+    check_choice(reduction, "reduction", ("mean", "sum"))
+    return reduction == "mean"
+
+
+def autocast_to_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast, return half tensors as float32, as PyTorch does for its own losses; else as they are."""
+    if not tensors or not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors)

@@ -1,0 +1,68 @@
+"""Sign quantization: shared binary codes and the distance of features to them. See README.md in this folder."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from adsq.kernels import _checks
+from adsq.kernels.sign_quantization import op
+
+__all__ = ["sign_quantization_loss"]
+
+
+def sign_quantization_loss(
+    u: Tensor,
+    *others: Tensor,
+    codes: Tensor | None = None,
+    anchor: Tensor | None = None,
+    anchor_weight: float = 1.0,
+    p: int = 2,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Return the distance of features to their shared codes, and the codes.
+
+        codes = sgn(sum_k F_k + anchor_weight anchor),   sgn(0) = +1, NaN gives -1
+        loss  = mean over the features F_k and their entries of |F_k - codes|^p
+
+    For p = 2 these codes are the +-1 matrix nearest to the features and the anchor. They are constants of the loss.
+    See docs/method.md, "Sign quantization".
+
+    Args:
+        u: First features F_1, [N, K] of float16, bfloat16, float32 or float64.
+        *others: More features of the same shape and dtype; under autocast halves are taken as float32.
+        codes: Targets to use in place of the signs, [N, K] of the dtype of `u`.
+        anchor: A further vote on the codes, [N, K] of the dtype of `u`. Gets no gradient.
+        anchor_weight: The weight of that vote.
+        p: 1 or 2.
+        reduction: "mean", 0 where there are no entries, or "sum".
+
+    Returns:
+        The loss, a scalar: float64 for float64 features, else float32. The codes, [N, K] of the dtype of `u`: those
+        given, or the signs, +1 and -1. A second derivative of the loss raises.
+
+    Raises:
+        TypeError, ValueError: An argument has another shape, dtype or device than said here.
+    """
+    names = ["u", *(f"others[{i}]" for i in range(len(others)))]
+    for feature, name in zip((u, *others), names, strict=True):
+        _checks.check_matrix(feature, name, "[N, K]")
+    extra = [t for t in (codes, anchor) if t is not None]
+    for tensor, name in zip(
+        extra, [n for n, t in (("codes", codes), ("anchor", anchor)) if t is not None], strict=True
+    ):
+        _checks.check_matrix(tensor, name, "[N, K]")
+        names.append(name)
+    tensors = list(_checks.autocast_to_float32(u, *others, *extra))
+    _checks.check_float(tensors[0], "u")
+    for tensor, name in zip(tensors[1:], names[1:], strict=True):
+        _checks.check_same(tensor, name, tensors[0], "u")
+        if tensor.shape != u.shape:
+            raise ValueError(f"{name}: expected the shape of u, {list(u.shape)}, got {list(tensor.shape)}")
+    if p not in (1, 2):
+        raise ValueError(f"p: expected 1 or 2, got {p!r}")
+    mean = _checks.check_reduction(reduction)
+    features = tensors[: 1 + len(others)]
+    targets = tensors[len(features)].detach() if codes is not None else None
+    vote = tensors[-1].detach() if anchor is not None else None
+    loss, made = op.sign_quantization_loss(features, targets, vote, float(anchor_weight), p, mean)
+    return loss, made if targets is None else targets
