@@ -51,9 +51,7 @@ class HammingIndex:
         """
         self.num_bits = _checks.check_num_bits(num_bits)
         if distinct is True:
-            raise NotImplementedError(
-                "distinct: storing equal codes once is not there yet, use 'auto' or False"
-            )
+            raise NotImplementedError("distinct: storing equal codes once is not there yet, use 'auto' or False")
         if distinct is not False:
             _checks.check_choice(distinct, "distinct", ("auto",))
         self.meta: dict[str, Any] = {}
@@ -90,9 +88,7 @@ class HammingIndex:
         if ids is not None:
             ids = self._ids(ids, "ids")
             if ids.shape[0] != codes.shape[0]:
-                raise ValueError(
-                    f"ids: expected {codes.shape[0]}, one for each row of codes, got {ids.shape[0]}"
-                )
+                raise ValueError(f"ids: expected {codes.shape[0]}, one for each row of codes, got {ids.shape[0]}")
             refuse(ids[ids < 0], "is negative (and -1 is the padding of results)")
         self._storage.add(codes, ids)
 
@@ -257,9 +253,7 @@ class HammingIndex:
         used = self.num_bits % 8
         if used and bool((codes[:, -1] >> used).any()):
             row = int((codes[:, -1] >> used).nonzero()[0])
-            raise ValueError(
-                f"{name}: expected zero bits from bit {self.num_bits} on, got others in row {row}"
-            )
+            raise ValueError(f"{name}: expected zero bits from bit {self.num_bits} on, got others in row {row}")
 
     def _ids(self, ids: object, name: str) -> Tensor:
         """Check ids and move them to the device: they are small, and often come from elsewhere."""

@@ -173,9 +173,7 @@ def test_another_kind_and_a_newer_version_are_refused(tmp_path: Path) -> None:
         ({}, {"x": torch.zeros(1)}, "meta: expected what JSON can hold"),
     ],
 )
-def test_what_cannot_be_written_leaves_the_old_file(
-    tmp_path: Path, tensors: dict, meta: dict, message: str
-) -> None:
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, tensors: dict, meta: dict, message: str) -> None:
     write(tmp_path / "a")
     with pytest.raises(TypeError, match=message):
         write(tmp_path / "a", tensors, meta)

@@ -136,9 +136,7 @@ def test_any_sequence_of_calls_equals_the_oracle(
             assert index.meta == {"step": number}
         assert len(index) == len(oracle.codes)
     known = list(oracle.codes)
-    assert index.reconstruct(np.array(known, np.int64)).tolist() == [
-        c.tolist() for c in oracle.codes.values()
-    ]
+    assert index.reconstruct(np.array(known, np.int64)).tolist() == [c.tolist() for c in oracle.codes.values()]
     assert_searches_equal(index, oracle, pool, len(known) + 1)
 
 
