@@ -11,6 +11,7 @@ if __name__ != "adsq.kernels":
 
 from adsq.kernels import _extension
 from adsq.kernels.codes import pack_codes, unpack_codes
+from adsq.kernels.hamming_topk import hamming_range, hamming_topk
 from adsq.kernels.pairwise_similarity import (
     mean_pairwise_similarity,
     pairwise_similarity,
@@ -21,6 +22,8 @@ from adsq.kernels.sign_quantization import sign_quantization_loss
 _extension.load_libraries()
 
 __all__ = [
+    "hamming_range",
+    "hamming_topk",
     "mean_pairwise_similarity",
     "pack_codes",
     "pairwise_similarity",

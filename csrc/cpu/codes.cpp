@@ -37,15 +37,13 @@ void unpack_rows(const uint8_t* packed, T* codes, int64_t first, int64_t last, i
 }  // namespace
 
 void pack_codes(Element element, const void* codes, uint8_t* packed, int64_t first, int64_t last, int64_t num_bits) {
-  dispatch_element(element, [&](auto type) {
-    pack_rows(static_cast<const decltype(type)*>(codes), packed, first, last, num_bits);
-  });
+  dispatch_element(
+      element, [&](auto type) { pack_rows(static_cast<const decltype(type)*>(codes), packed, first, last, num_bits); });
 }
 
 void unpack_codes(Element element, const uint8_t* packed, void* codes, int64_t first, int64_t last, int64_t num_bits) {
-  dispatch_element(element, [&](auto type) {
-    unpack_rows(packed, static_cast<decltype(type)*>(codes), first, last, num_bits);
-  });
+  dispatch_element(element,
+                   [&](auto type) { unpack_rows(packed, static_cast<decltype(type)*>(codes), first, last, num_bits); });
 }
 
 }  // namespace adsq::cpu

@@ -1,8 +1,7 @@
-#include "cuda/codes.h"
-
 #include <algorithm>
 
 #include "cuda/codes.cuh"
+#include "cuda/codes.h"
 
 namespace adsq::cuda {
 namespace {

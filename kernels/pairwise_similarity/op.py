@@ -191,6 +191,7 @@ def _(
 
 def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     u, v, parameters = inputs[0], inputs[1], inputs[5]
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(u, v, parameters, *output[1:])
     ctx.needs = inputs[-3:]
 

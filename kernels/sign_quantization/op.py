@@ -76,6 +76,7 @@ def _factor(features: Sequence[Tensor], mean: bool) -> float:
 
 def _save_features(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     features, codes, _, _, ctx.p, ctx.mean = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1] if codes is None else codes, *features)
 
 

@@ -1,0 +1,46 @@
+# Each target creates what it needs: on a fresh machine `make demo` and `make test` work with nothing else done first.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -type f)
+SOURCES := adsq kernels bench tests setup.py
+
+.PHONY: install demo test bench lint format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint]"
+	touch $@
+
+demo: install
+	$(BIN)/adsq demo --out runs/demo
+
+test: install
+	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=param:case --benchmark-columns=median,iqr,rounds
+
+lint: install
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp')
+	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
+	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+format: install
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/clang-format -i $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp')
+
+clean:
+	rm -rf build dist $(VENV) *.egg-info kernels/*.so kernels/_build.json

@@ -1,0 +1,301 @@
+"""The alternating trainer. The schedule: docs/method.md, "Training"."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adsq.augmentation import Augmentation
+from adsq.data import ImageDataset, batches
+from adsq.kernels import sign_quantization_loss
+from adsq.monitoring import TermLog, code_statistics, collapse_warning
+from adsq.networks import ADSQ, ImgNet
+from adsq.objective import LabelTargets, ObjectiveConfig, img_net_terms, label_net_terms
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The schedule.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        peak_lr: Highest learning rate of the ImgNets' one-cycle schedule (Adam).
+        weight_decay: Of the ImgNets.
+        label_lr: LabelNet's learning rate (Adam).
+        label_batch: Label rows a step of LabelNet.
+        label_pretraining: Steps of LabelNet before the ImgNets start.
+        label_steps: Steps of LabelNet after each epoch.
+        bank_columns: How many random training images the codes of a batch are compared with.
+        precision: "float32", "bfloat16" or "float16" of the ImgNets on a GPU; "auto" takes bfloat16 on a GPU that has
+            it. The CPU always computes in float32.
+        num_workers: Processes that decode images.
+        seed: Of everything random.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    peak_lr: float = 2e-3
+    weight_decay: float = 1e-4
+    label_lr: float = 1e-3
+    label_batch: int = 256
+    label_pretraining: int = 400
+    label_steps: int = 20
+    bank_columns: int = 1024
+    precision: str = "auto"
+    num_workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that cannot run."""
+        lowest = {"epochs": 1, "batch_size": 2, "label_batch": 2, "bank_columns": 1}
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < lowest.get(name, 0):
+                raise ValueError(f"{name}: expected at least {lowest.get(name, 0)}, got {value}")
+            if isinstance(value, float) and not 0 <= value < float("inf"):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+
+class Trainer:
+    """Trains an ADSQ model on some images of a data set.
+
+    Args:
+        model: The model; it is moved to `device` and trained in place.
+        dataset: The images and their labels.
+        indices: int64 [n], the training images.
+        objective: Terms and weights.
+        config: The schedule.
+        augmentation: By default `Augmentation.default` for the data set.
+        device: Where to train.
+
+    Attributes:
+        epoch: Epochs done.
+        history: One dict of metrics an epoch.
+        codes: The shared codes B of the training images, float32 [n, K] of +1 and -1.
+        banks: Relaxed codes U and V of the training images, as last computed, float32 [n, K].
+    """
+
+    def __init__(
+        self,
+        model: ADSQ,
+        dataset: ImageDataset,
+        indices: Tensor,
+        objective: ObjectiveConfig | None = None,
+        config: TrainingConfig | None = None,
+        augmentation: Augmentation | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if dataset.image_shape != model.config.image_shape or dataset.num_classes != model.config.num_classes:
+            raise ValueError(
+                f"dataset: expected images of shape {model.config.image_shape} and {model.config.num_classes} classes "
+                f"as in model, got {dataset.image_shape} and {dataset.num_classes}"
+            )
+        if len(indices) < 2:
+            raise ValueError(f"indices: expected at least 2 training images, got {len(indices)}")
+        self.model = model.to(device).train()
+        self.dataset, self.indices, self.device = dataset, indices, torch.device(device)
+        self.objective = objective or ObjectiveConfig()
+        self.config = config or TrainingConfig()
+        self.augmentation = augmentation or Augmentation.default(dataset.name, dataset.image_shape)
+        self.dtype = self._dtype()
+        self.labels = dataset.labels[indices].to(self.device)
+        distinct, self._row_of, counts = torch.unique(self.labels, dim=0, return_inverse=True, return_counts=True)
+        self._distinct = distinct, counts.float()
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        signs = torch.randint(0, 2, (2, len(indices), model.config.num_bits), generator=self._generator("banks"))
+        self.banks = [bank.to(self.device) for bank in signs.float() * 2 - 1]
+        self.codes = self.banks[0].clone()
+        self.nets: list[ImgNet] = [model.img_net_f, model.img_net_g][: self.objective.image_nets]
+        self.label_optimizer = torch.optim.Adam(model.label_net.parameters(), self.config.label_lr)
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), self.config.peak_lr, weight_decay=self.config.weight_decay)
+            for net in self.nets
+        ]
+        self.steps_per_epoch = len(self._batches_of(torch.arange(len(indices))))
+        self.schedulers = [
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, self.config.peak_lr, self.config.epochs * self.steps_per_epoch)
+            for optimizer in self.optimizers
+        ]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def fit(
+        self,
+        after_step: Callable[[int, dict[str, float]], None] | None = None,
+        after_epoch: Callable[[Trainer], None] | None = None,
+    ) -> None:
+        """Train until `config.epochs` epochs are done, from wherever the trainer stands.
+
+        Args:
+            after_step: Called with the number of steps done in all and the terms as last read.
+            after_epoch: Called when an epoch is complete, the time to save.
+
+        Raises:
+            NonFiniteLossError: A term became NaN or infinite.
+        """
+        if self.epoch == 0:
+            if not self.model.pixel_statistics_known:
+                self._measure_pixels()
+            if self.objective.uses_label_net:
+                with self._seeded("pretraining"):
+                    self.pretrain()
+        while self.epoch < self.config.epochs:
+            with self._seeded("epoch", self.epoch):
+                self._train_epoch(after_step)
+            if after_epoch is not None:
+                after_epoch(self)
+
+    def pretrain(self) -> None:
+        """Train LabelNet on labels alone, then start the banks and the shared codes from its codes."""
+        self._train_label_net(self.config.label_pretraining, None, self._generator("pretraining"))
+        hashing = self._label_targets().hashing[self._row_of]
+        self.banks = [hashing.clone() for _ in self.banks]
+        self.codes = torch.where(hashing >= 0, 1.0, -1.0)
+
+    def _measure_pixels(self) -> None:
+        """Set the model's pixel mean and deviation from up to 5,000 training images."""
+        some = self.indices[torch.randperm(len(self.indices), generator=self._generator("pixels"))[:5000]]
+        sums = torch.zeros((3, self.dataset.image_shape[0]), dtype=torch.float64)
+        for images in batches(self.dataset, some, 256, self.config.num_workers):
+            pixels = images.double() / 255
+            moments = (torch.ones_like(pixels), pixels, pixels.square())
+            sums += torch.stack([moment.sum(dim=(0, 2, 3)) for moment in moments])
+        mean = sums[1] / sums[0]
+        deviation = (sums[2] / sums[0] - mean.square()).clamp(min=0).sqrt()
+        self.model.pixel_mean.copy_(mean)
+        self.model.pixel_std.copy_(deviation.clamp(min=1 / 255))  # a blank channel has none
+
+    def _train_epoch(self, after_step: Callable[[int, dict[str, float]], None] | None) -> None:
+        started = time.perf_counter()
+        generator = self._generator("epoch", self.epoch)
+        targets = self._label_targets() if self.objective.uses_label_net else None
+        order = torch.randperm(len(self.indices), generator=generator)
+        steps = self._batches_of(order)
+        done = self.epoch * self.steps_per_epoch
+        log = TermLog(done)
+        images = batches(
+            self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers
+        )
+        for step, (positions, batch) in enumerate(zip(steps, images, strict=True)):
+            log.add(self._step(positions.to(self.device), batch.to(self.device), targets, generator))
+            if after_step is not None:
+                after_step(done + step + 1, log.latest)
+        if self.objective.uses_label_net:
+            self._train_label_net(self.config.label_steps, log, generator)
+        means = log.means()
+        self.epoch += 1
+        seconds = time.perf_counter() - started
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "step": self.epoch * self.steps_per_epoch,
+                "lr": self.schedulers[0].get_last_lr()[0],
+                "images_per_second": sum(map(len, steps)) / seconds,
+                "seconds": seconds,
+                "loss": sum(means.values()),
+                **means,
+                **self.code_statistics(),
+            }
+        )
+
+    def _step(
+        self, positions: Tensor, images: Tensor, targets: LabelTargets | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """One step of each ImgNet on its own view of the batch, then new shared codes for the batch."""
+        labels, codes = self.labels[positions], self.codes[positions]
+        columns = torch.randperm(len(self.indices), generator=generator)[: self.config.bank_columns].to(self.device)
+        terms: dict[str, Tensor] = {}
+        relaxed = []
+        for which, (net, optimizer) in enumerate(zip(self.nets, self.optimizers, strict=True)):
+            view = self.model.normalize(self.augmentation(images, generator))
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                semantic, hashing = net(view)
+            semantic, hashing = semantic.float(), hashing.float()
+            bank = self.banks[-1 - which][columns]  # the other net's; with one net, its own
+            own = img_net_terms(
+                semantic, hashing, labels, codes, bank, self.labels[columns], targets, self.objective
+            )
+            self._descend(own, optimizer)
+            self.schedulers[which].step()
+            terms |= {f"{'fg'[which]}_{name}": term.detach() for name, term in own.items()}
+            self.banks[which][positions] = hashing.detach()
+            relaxed.append(hashing.detach())
+        anchor = targets.hashing[self._row_of[positions]] if targets is not None else None
+        weight = self.objective.anchor_weight
+        self.codes[positions] = sign_quantization_loss(*relaxed, anchor=anchor, anchor_weight=weight)[1]
+        return terms
+
+    def _train_label_net(self, steps: int, log: TermLog | None, generator: torch.Generator) -> None:
+        """Train LabelNet on random training labels; against the shared codes too once there is a log of an epoch."""
+        reads = log or TermLog(0)
+        for _ in range(steps):
+            drawn = torch.randint(len(self.indices), (self.config.label_batch,), generator=generator).to(self.device)
+            labels = self.labels[drawn]
+            semantic, hashing = self.model.label_net(self._label_rows(labels))
+            codes = self.codes[drawn] if log is not None else None
+            terms = label_net_terms(semantic, hashing, labels, codes, self.objective)
+            self._descend(terms, self.label_optimizer)
+            reads.add({name: term.detach() for name, term in terms.items()}, new_step=False)
+        reads.read()
+
+    def _descend(self, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        if not terms:
+            return
+        self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    @torch.no_grad()
+    def _label_targets(self) -> LabelTargets:
+        labels, counts = self._distinct
+        return LabelTargets(labels, counts, *self.model.label_net(self._label_rows(labels)))
+
+    def _label_rows(self, labels: Tensor) -> Tensor:
+        if labels.dim() == 1:
+            return nn.functional.one_hot(labels, self.model.config.num_classes).float()
+        return labels.float()
+
+    def _batches_of(self, order: Tensor) -> list[Tensor]:
+        """Cut into batches; a last one of a single image is left out, since batch norm has no variance of one."""
+        steps = list(order.split(self.config.batch_size))
+        return steps[:-1] if len(steps[-1]) == 1 and len(steps) > 1 else steps
+
+    def code_statistics(self) -> dict[str, float]:
+        """Return `monitoring.code_statistics` of the shared codes and the banks."""
+        return code_statistics(self.codes, self.banks[: len(self.nets)])
+
+    def collapse_warning(self) -> str | None:
+        """Say in a line what is wrong when codes collapse, None while they are healthy."""
+        return collapse_warning(self.code_statistics(), len(self._distinct[0]), self.model.config.num_bits)
+
+    def _dtype(self) -> torch.dtype:
+        if self.device.type == "cpu":
+            return torch.float32
+        if self.config.precision == "auto":
+            bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if bf16 else torch.float32
+        return getattr(torch, self.config.precision)
+
+    def _generator(self, *key: str | int) -> torch.Generator:
+        """Every epoch draws from its own generator, so that resuming at an epoch needs no saved random state."""
+        digest = hashlib.sha256(repr((self.config.seed, *key)).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+
+    @contextmanager
+    def _seeded(self, *key: str | int) -> Iterator[None]:
+        """Seed the global generators, which dropout draws from, and give the caller's back afterwards."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self._generator("global", *key).initial_seed() % 2**63)
+            yield
