@@ -263,7 +263,9 @@ def test_training_curves_group_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_training_curves(tmp_path: Path) -> None:
-    report.training_curves(tmp_path / "a.png", [{r"$\x_{$": 1 / (i + 1), "b": {r"$\x_{$": 1, "y": i}} for i in range(50)], title=r"$\x_{$")
+    report.training_curves(
+        tmp_path / "a.png", [{r"$\x_{$": 1 / (i + 1), "b": {r"$\x_{$": 1, "y": i}} for i in range(50)], title=r"$\x_{$"
+    )
     assert count(tmp_path / "a.png", RIGHT) > 100
     for empty in ([], [{}], [{"epoch": 1}], [{"loss": float("nan"), "text": "x"}]):
         with pytest.raises(ValueError, match="metrics: expected at least one"):
