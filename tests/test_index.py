@@ -73,7 +73,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_bits=st.sampled_from(WIDTHS),
     spread=st.sampled_from([1, 2, 2**31]),
@@ -489,7 +489,6 @@ def test_codes_of_pack_codes_and_a_real_distance() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_index_on_the_gpu_equals_one_on_the_cpu(tmp_path: Path) -> None:
     index, codes = filled(33, 500)
     expected = index.search(codes, 20)

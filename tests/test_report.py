@@ -247,8 +247,8 @@ def test_training_curves_group_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     drawn = []
     monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
     records = [
-        {"epoch": 3, "f": {"pair": 0.5, "semantic": 0.25}, "label_net/hamming": 1, "map": None, "note": "text"},
-        {"epoch": 4, "f": {"pair": 0.4, "semantic": float("nan")}, "map": 0.75, "resumed": True},
+        {"epoch": 3, "step": 30, "f_pair": 0.5, "f_sign_loss": 0.25, "net": {"a": 1, "b": 2}, "bit_mean": 1, "x": None},
+        {"epoch": 4, "step": 40, "f_pair": 0.4, "f_sign_loss": float("nan"), "map": 0.75, "note": "x", "resumed": True},
     ]
     report.training_curves(tmp_path / "a.png", records)
     panels = {
@@ -256,10 +256,12 @@ def test_training_curves_group_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for axes in drawn[0].axes
     }
     assert panels == {
-        "f": {"pair": [[3, 0.5], [4, 0.4]], "semantic": [[3, 0.25]]},
-        "label_net": {"hamming": [[3, 1]]},
+        "f": {"pair": [[3, 0.5], [4, 0.4]], "sign_loss": [[3, 0.25]]},
+        "net": {"a": [[3, 1]], "b": [[3, 2]]},
+        "bit_mean": {"mean": [[3, 1]]},
         "map": {"map": [[4, 0.75]]},
     }
+    assert [len(axes.get_legend().get_texts()) if axes.get_legend() else 0 for axes in drawn[0].axes] == [2, 2, 0, 0]
 
 
 def test_training_curves(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_training_curves(tmp_path: Path) -> None:
         tmp_path / "a.png", [{r"$\x_{$": 1 / (i + 1), "b": {r"$\x_{$": 1, "y": i}} for i in range(50)], title=r"$\x_{$"
     )
     assert count(tmp_path / "a.png", RIGHT) > 100
-    for empty in ([], [{}], [{"epoch": 1}], [{"loss": float("nan"), "text": "x"}]):
+    for empty in ([], [{}], [{"epoch": 1, "step": 2}], [{"loss": float("nan"), "text": "x"}]):
         with pytest.raises(ValueError, match="metrics: expected at least one"):
             report.training_curves(tmp_path / "b.png", empty)
 

@@ -47,42 +47,52 @@ def pr_curve(
 
 
 def training_curves(path: PathLike, metrics: Sequence[Mapping[str, Any]], title: str = "Training") -> None:
-    """Draw every number of the trainer's records over the epochs, one panel a group.
+    """Draw every number of the trainer's records over the epochs.
 
-    Keys of nested records are joined by "/"; what stands before the last "/" is the group, and a key without
-    "/" is a group of its own. What is not a number is left out, NaN included.
+    Keys of nested records are joined by "/". Keys that share what stands before their last "/", or without one
+    before their first "_" ("f_asymmetric", "f_quantization"), share a panel; every other key has its own. What
+    is not a finite number is left out.
 
     Args:
         path: The PNG file to write.
-        metrics: The records, one an epoch. Their "epoch" is the x axis, or their place in the list.
+        metrics: The records, one an epoch. Their "epoch" is the x axis, or their place in the list; "step", which
+            only counts too, is not drawn.
         title: Heading of the picture.
 
     Raises:
         ValueError: There is no number to draw.
         OSError: The file cannot be written.
     """
-    groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    lines: dict[str, list[tuple[float, float]]] = {}
     for number, record in enumerate(metrics):
         x = float(record.get("epoch", number + 1))
         for key, value in _numbers(record):
-            if key != "epoch" and math.isfinite(value):
-                groups.setdefault(key.rpartition("/")[0] or key, {}).setdefault(key, []).append((x, value))
+            if key not in ("epoch", "step") and math.isfinite(value):
+                lines.setdefault(key, []).append((x, value))
+    groups: dict[str, list[str]] = {}
+    for key in lines:
+        groups.setdefault(_prefix(key), []).append(key)
     if not groups:
         raise ValueError("metrics: expected at least one record with a finite number, got none")
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     figure = new_figure(4.2 * columns, 2.9 * rows + 0.4, title)
-    for place, (group, lines) in enumerate(groups.items()):
+    for place, (prefix, keys) in enumerate(groups.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
-        for number, (key, points) in enumerate(lines.items()):
-            label, marker = key.rpartition("/")[2], "o" if len(points) <= 30 else ""
-            axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, label=label, **line_style(number))
+        for number, key in enumerate(keys):
+            marker = "o" if len(lines[key]) <= 30 else ""
+            label = key[len(prefix) + 1 :] or key
+            axes.plot(*zip(*lines[key], strict=True), marker=marker, markersize=3, label=label, **line_style(number))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("epoch")
-        tidy(axes, shorten(group, 40), grid=True)
-        if list(lines) != [group]:
+        tidy(axes, shorten(prefix if len(keys) > 1 else keys[0], 40), grid=True)
+        if len(keys) > 1:
             add_legend(axes)
     save(figure, path)
+
+
+def _prefix(key: str) -> str:
+    return key.rpartition("/")[0] or key.partition("_")[0]
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
