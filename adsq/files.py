@@ -44,7 +44,7 @@ _NO_DIGEST = "0" * 64
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, Tensor], *, kind: str, version: int, meta: dict[str, Any]
 ) -> None:
-    """Writes tensors and JSON to one safetensors file, in place of an older one only when complete.
+    """Write tensors and JSON to one safetensors file, in place of an older one only when complete.
 
     Equal arguments give equal bytes. Tensors are copied only where they are not contiguous or not on the
     CPU, one at a time.
@@ -93,7 +93,7 @@ def write_tensors(
 def read_tensors(
     path: str | os.PathLike[str], *, kind: str, version: int, mmap: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a file of `write_tensors` and refuses whatever is not exactly what was written.
+    """Read a file of `write_tensors` and refuse whatever is not exactly what was written.
 
     Args:
         path: The file to read.
@@ -136,7 +136,7 @@ def read_tensors(
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file, in place of an older one only when complete.
+    """Write a file, in place of an older one only when complete.
 
     Args:
         path: The file to write. A symbolic link is followed; permissions follow the umask.
@@ -150,13 +150,13 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` as UTF-8, otherwise as `write_bytes`."""
+    """Write `text` as UTF-8, otherwise as `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 @contextmanager
 def _replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file aside that takes the place of `path` when the block ends without an exception."""
+    """Open a file aside that takes the place of `path` when the block ends without an exception."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
@@ -204,7 +204,7 @@ def _header(facts: dict[str, str], entries: dict[str, Any], data_sha256: str, he
 
 
 def _checked_header(path: Path) -> dict[str, Any]:
-    """The header of a file whose header checksum and size are right."""
+    """Return the header of a file whose header checksum and size are right."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:

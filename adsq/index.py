@@ -1,0 +1,287 @@
+"""Exact Hamming search over packed codes with ids of the caller's choice."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adsq import files
+from adsq._storage import FlatStorage, refuse
+from adsq.kernels import _checks
+
+__all__ = ["HammingIndex"]
+
+_VERSION = 1  # of the layout in the file
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+Ids: TypeAlias = "Tensor | np.ndarray | list[int] | range"
+
+
+class HammingIndex:
+    """Packed codes that are searched by Hamming distance, exactly.
+
+    Results are sorted by (distance, id), so they depend on what is in the index and not on the order of
+    the adds, the device or the number of threads. Codes and queries are packed, uint8 [N, ceil(num_bits / 8)]
+    (`adsq.kernels.pack_codes`), as torch tensors on the device of the index or as numpy arrays; a numpy
+    argument gets numpy results. Ids are int64 and not negative, in a tensor, an array or a list.
+
+    Any number of threads may call any of the methods at the same time, `to` apart: each call sees the
+    index as it is before or after each other call, so concurrent searches equal serial ones.
+
+    Attributes:
+        num_bits: Length of a code, K.
+        meta: What JSON can hold, for the caller; `save` and `load` carry it.
+    """
+
+    def __init__(self, num_bits: int, distinct: bool | Literal["auto"] = "auto") -> None:
+        """Make an empty index on the CPU.
+
+        Args:
+            num_bits: Length of a code, 1 to 4096.
+            distinct: Whether equal codes are stored once. For now every code has its own row: "auto" and
+                False are the same.
+
+        Raises:
+            NotImplementedError: `distinct` is True.
+            TypeError, ValueError: An argument is not one of these.
+        """
+        self.num_bits = _checks.check_num_bits(num_bits)
+        if distinct is True:
+            raise NotImplementedError("distinct: storing equal codes once is not there yet, use 'auto' or False")
+        if distinct is not False:
+            _checks.check_choice(distinct, "distinct", ("auto",))
+        self.meta: dict[str, Any] = {}
+        width = (self.num_bits + 7) // 8
+        no_codes, no_ids = torch.empty(0, width, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        self._storage = FlatStorage(no_codes, no_ids, next_id=0)
+
+    def __len__(self) -> int:
+        return len(self._storage)
+
+    def __repr__(self) -> str:
+        return f"HammingIndex(num_bits={self.num_bits}, len={len(self)}, device={str(self.device)!r})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codes are, and where torch arguments must be."""
+        return self._storage.device
+
+    def add(self, codes: Tensor | np.ndarray, ids: Ids | None = None) -> None:
+        """Add codes. When anything is refused, nothing is added.
+
+        Ascending ids are the fast case. An index on a mapped file is copied to memory first.
+
+        Args:
+            codes: Packed codes, uint8 [N, ceil(num_bits / 8)].
+            ids: Their ids, int64 [N]. By default the N numbers after the largest id that the index ever
+                had, from 0; an id that was removed is not given again.
+
+        Raises:
+            TypeError: A wrong type or dtype.
+            ValueError: A wrong shape or device, set pad bits, a negative id, or an id that is there already.
+        """
+        codes = self._codes(codes, "codes")
+        if ids is not None:
+            ids = self._ids(ids, "ids")
+            if ids.shape[0] != codes.shape[0]:
+                raise ValueError(f"ids: expected {codes.shape[0]}, one for each row of codes, got {ids.shape[0]}")
+            refuse(ids[ids < 0], "is negative (and -1 is the padding of results)")
+        self._storage.add(codes, ids)
+
+    def remove(self, ids: Ids) -> None:
+        """Remove the codes with these ids. When an id is unknown, nothing is removed.
+
+        One call rewrites the index, so remove many ids at once. An index on a mapped file is copied to
+        memory.
+
+        Args:
+            ids: int64 [M], in any order; an id given twice is removed once.
+
+        Raises:
+            TypeError: A wrong type or dtype.
+            ValueError: A wrong shape, or an id that is not in the index.
+        """
+        self._storage.remove(self._ids(ids, "ids"))
+
+    def search(
+        self,
+        queries: Array,
+        k: int,
+        filter_ids: Ids | None = None,
+        method: Literal["auto", "scan", "hash"] = "auto",
+    ) -> tuple[Array, Array]:
+        """Find the k nearest codes of each query.
+
+        Args:
+            queries: Packed codes, uint8 [Q, ceil(num_bits / 8)].
+            k: Number of neighbours, at least 1; may be larger than the index.
+            filter_ids: Only these ids are found, int64 [M]. Ids that are not in the index are ignored.
+            method: "scan" compares each query with all codes. "auto" is "scan" for now.
+
+        Returns:
+            Distances int32 [Q, k] in 0..num_bits and ids int64 [Q, k], each row sorted by (distance, id).
+            Where there are fewer than k codes, the rest is distance 2147483647 and id -1.
+
+        Raises:
+            NotImplementedError: `method` is "hash".
+            TypeError: A wrong type or dtype.
+            ValueError: A wrong shape or device, set pad bits, or k < 1.
+        """
+        _check_method(method)
+        k = _checks.check_int(k, "k", 1)
+        packed = self._codes(queries, "queries")
+        allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
+        distances, found = self._storage.rows().topk(packed, k, allowed)
+        return _like(queries, distances), _like(queries, found)
+
+    def range_search(
+        self, queries: Array, radius: int, method: Literal["auto", "scan", "hash"] = "auto"
+    ) -> tuple[Array, Array, Array]:
+        """Find all codes within a distance of each query.
+
+        Args:
+            queries: Packed codes, uint8 [Q, ceil(num_bits / 8)].
+            radius: Largest distance that is found, in bits, at least 0.
+            method: As in `search`.
+
+        Returns:
+            Offsets int64 [Q + 1], distances int32 [R] and ids int64 [R]: the neighbours of query i lie in
+            offsets[i]..offsets[i + 1], sorted by (distance, id).
+
+        Raises:
+            NotImplementedError: `method` is "hash".
+            TypeError: A wrong type or dtype.
+            ValueError: A wrong shape or device, set pad bits, or a negative radius.
+        """
+        _check_method(method)
+        radius = _checks.check_int(radius, "radius", 0)
+        packed = self._codes(queries, "queries")
+        offsets, distances, found = self._storage.rows().range(packed, radius)
+        return _like(queries, offsets), _like(queries, distances), _like(queries, found)
+
+    def reconstruct(self, ids: Ids) -> Tensor | np.ndarray:
+        """Return the codes with these ids.
+
+        Args:
+            ids: int64 [M], in any order, repeated or not.
+
+        Returns:
+            Packed codes, uint8 [M, ceil(num_bits / 8)], in the order of `ids`; numpy if `ids` is numpy.
+
+        Raises:
+            TypeError: A wrong type or dtype.
+            ValueError: A wrong shape, or an id that is not in the index.
+        """
+        wanted = self._ids(ids, "ids")
+        rows = self._storage.rows()
+        positions, found = rows.find(wanted)
+        refuse(wanted[~found], "is not in the index")
+        return _like(ids, rows.codes[positions])
+
+    def to(self, device: str | torch.device) -> HammingIndex:
+        """Move the index to a device, in place as in `torch.nn.Module.to`, and return it."""
+        self._storage.to(device)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to one file, in place of an older one only when complete (`adsq.files`).
+
+        Raises:
+            TypeError: `meta` is not JSON.
+            OSError: The file cannot be written; an older one is as it was.
+        """
+        rows, next_id = self._storage.snapshot()
+        meta = {"num_bits": self.num_bits, "next_id": next_id, "meta": self.meta}
+        tensors = {"codes": rows.codes, "ids": rows.ids}
+        files.write_tensors(path, tensors, kind="index", version=_VERSION, meta=meta)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> HammingIndex:
+        """Read an index from the file that `save` wrote.
+
+        Args:
+            path: The file.
+            mmap: Map the file instead of reading it: at once there, shared between processes, and paged in
+                by the searches. The codes are then not verified. The file must not be changed in place;
+                saving over it is safe. `add` and `remove` copy to memory and leave the file alone.
+
+        Returns:
+            The index, on the CPU.
+
+        Raises:
+            OSError: The file is missing or cannot be read.
+            ValueError: The file is damaged, truncated, or not an index; the message says which.
+        """
+        tensors, meta = files.read_tensors(path, kind="index", version=_VERSION, mmap=mmap)
+        try:
+            index = cls(meta["num_bits"])
+            index.meta = meta["meta"]
+            codes, ids, next_id = (
+                tensors["codes"],
+                tensors["ids"],
+                _checks.check_int(meta["next_id"], "next_id", 0),
+            )
+            _checks.check_packed(codes, "codes", index.num_bits)
+            if ids.dtype != torch.int64 or ids.shape != codes.shape[:1]:
+                raise ValueError(f"{list(codes.shape)} codes with ids {ids.dtype} {list(ids.shape)}")
+            if not mmap:
+                index._check_pad_bits(codes, "codes")
+                if not bool((ids.diff(prepend=ids.new_tensor([-1])) > 0).all()):
+                    raise ValueError("ids not in ascending order")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)}: not a valid index ({error})") from error
+        index._storage = FlatStorage(codes, ids, next_id)
+        return index
+
+    def _codes(self, codes: Tensor | np.ndarray, name: str) -> Tensor:
+        if isinstance(codes, np.ndarray):
+            if codes.dtype != np.uint8:
+                raise TypeError(f"{name}: expected packed codes of dtype uint8, got {codes.dtype}")
+            codes = _from_numpy(codes).to(self.device)
+        _checks.check_packed(codes, name, self.num_bits)
+        if codes.device != self.device:
+            raise ValueError(f"{name}: expected the device of the index, {self.device}, got {codes.device}")
+        self._check_pad_bits(codes, name)
+        return codes
+
+    def _check_pad_bits(self, codes: Tensor, name: str) -> None:
+        """Refuse set pad bits, which would count in every distance."""
+        used = self.num_bits % 8
+        if used and bool((codes[:, -1] >> used).any()):
+            row = int((codes[:, -1] >> used).nonzero()[0])
+            raise ValueError(f"{name}: expected zero bits from bit {self.num_bits} on, got others in row {row}")
+
+    def _ids(self, ids: object, name: str) -> Tensor:
+        """Check ids and move them to the device: they are small, and often come from elsewhere."""
+        if not isinstance(ids, Tensor):
+            array = np.asarray(ids)
+            if array.size == 0 and not isinstance(ids, np.ndarray):
+                array = array.astype(np.int64)  # numpy takes [] for floats
+            if array.dtype != np.int64:
+                raise TypeError(f"{name}: expected integers of dtype int64, got {array.dtype}")
+            ids = _from_numpy(array)
+        if ids.dtype != torch.int64:
+            raise TypeError(f"{name}: expected dtype torch.int64, got {ids.dtype}")
+        if ids.dim() != 1:
+            raise ValueError(f"{name}: expected shape [M], got {list(ids.shape)}")
+        return ids.to(self.device)
+
+
+def _from_numpy(array: np.ndarray) -> Tensor:
+    # torch warns of arrays that are read-only and refuses negative strides.
+    usable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if usable else array.copy())
+
+
+def _like(argument: object, result: Tensor) -> Any:
+    return result.cpu().numpy() if isinstance(argument, np.ndarray) else result
+
+
+def _check_method(method: str) -> None:
+    _checks.check_choice(method, "method", ("auto", "scan", "hash"))
+    if method == "hash":
+        raise NotImplementedError("method: 'hash' is not there yet, use 'auto' or 'scan'")
