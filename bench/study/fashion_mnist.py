@@ -3,8 +3,8 @@
     python bench/study/fashion_mnist.py --root FOLDER_OF_IDX_FILES
 
 Protocol fashion-mnist-100-500: 1,000 queries, 5,000 training images, a database of the other 69,000, which holds the
-training images. mAP@all, ties by index, over all relevant images. Each run is a line of results/fashion_mnist.jsonl; runs
-that are there already are not repeated. Then the table is written from that file.
+training images. mAP@all, ties by index, over all relevant images. Each run is a line of results/fashion_mnist.jsonl;
+runs that are there already are not repeated. Then the table is written from that file.
 """
 
 from __future__ import annotations
