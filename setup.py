@@ -65,15 +65,13 @@ def cpp_compiler() -> str:
 def cuda_toolkit() -> Path:
     """Find the CUDA toolkit. An nvcc on PATH comes last: it may be a wrapper far from the headers."""
     on_path = shutil.which("nvcc")
-    homes = [
-        os.environ.get("CUDA_HOME"),
-        "/usr/local/cuda",
-        on_path and Path(on_path).resolve().parent.parent,
-    ]
-    for home in filter(None, homes):
-        if (Path(home) / "bin" / "nvcc").exists() and (Path(home) / "include" / "cuda_runtime.h").exists():
-            return Path(home)
-    raise CannotBuild("no CUDA toolkit found (looked in $CUDA_HOME, /usr/local/cuda and for nvcc on PATH)")
+    homes = [os.environ["CUDA_HOME"]] if "CUDA_HOME" in os.environ else ["/usr/local/cuda"]
+    if on_path and "CUDA_HOME" not in os.environ:
+        homes.append(str(Path(on_path).resolve().parent.parent))
+    for home in map(Path, homes):
+        if (home / "bin" / "nvcc").exists() and (home / "include" / "cuda_runtime.h").exists():
+            return home
+    raise CannotBuild(f"no CUDA toolkit (bin/nvcc and include/cuda_runtime.h) in {' or '.join(homes)}")
 
 
 def ninja_binary() -> str:

@@ -20,10 +20,12 @@ from adsq.kernels.pairwise_similarity import (
 from adsq.kernels.sign_quantization import sign_quantization_loss
 
 _extension.load_libraries()
+implementations = _extension.implementations
 
 __all__ = [
     "hamming_range",
     "hamming_topk",
+    "implementations",
     "mean_pairwise_similarity",
     "pack_codes",
     "pairwise_similarity",

@@ -51,9 +51,10 @@ def _reason_to_skip(key: str, library: Path) -> str | None:
         return "the installed torch is a CPU-only build"
     if not library.exists():
         try:
-            return str(json.loads((_FOLDER / "_build.json").read_text())[library.name])
+            outcome = str(json.loads((_FOLDER / "_build.json").read_text())[library.name])
         except (OSError, ValueError, KeyError):
-            return f"{library.name} was not built"
+            outcome = "not built"
+        return outcome if outcome not in ("built", "not built") else f"{library.name} is not there: install adsq again"
     return None
 
 
