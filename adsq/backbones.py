@@ -50,8 +50,8 @@ def build_backbone(name: str, image_shape: tuple[int, int, int], weights: str = 
     Args:
         name: "small-cnn" or a torchvision classifier such as "alexnet" or "resnet18"; its last linear layer is removed.
         image_shape: (channels, height, width) of the images.
-        weights: "none", "torchvision" (the model's default weights, which torchvision downloads), or the path of a state
-            dict of the whole classifier: .safetensors, or a .pth file that holds tensors only.
+        weights: "none", "torchvision" (the model's default weights, which torchvision downloads), or the path of a
+            state dict of the whole classifier: .safetensors, or a .pth file that holds tensors only.
 
     Returns:
         A module from images [n, C, H, W] to features [n, D].

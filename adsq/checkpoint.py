@@ -126,7 +126,9 @@ def load_trainer(
         raise ValueError(f"{path}: holds a trained model, but no training state to go on from")
     saved, indices = meta["trainer"], tensors["indices"]
     if int(indices.max()) >= len(dataset):
-        raise ValueError(f"dataset: expected the one of {path}, with image {int(indices.max())}, got {len(dataset)} images")
+        raise ValueError(
+            f"dataset: expected the one of {path}, with image {int(indices.max())}, got {len(dataset)} images"
+        )
     trainer = Trainer(
         _build_model(tensors, meta, backbone),
         dataset,

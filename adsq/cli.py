@@ -15,7 +15,7 @@ from rich.table import Table
 
 app = typer.Typer(
     help="Learn and search binary codes of images.",
-    epilog="Exit codes: 0 done, 1 the input or the machine was not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
+    epilog="Exit codes: 0 done, 1 input or machine not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -75,7 +75,9 @@ def train(
     bits: Annotated[int, typer.Option(help="Code length, 1 to 4096.")] = 32,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/DATA-BITS.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    backbone: Annotated[str, typer.Option(help="small-cnn or a torchvision classifier such as resnet18.")] = "small-cnn",
+    backbone: Annotated[
+        str, typer.Option(help="small-cnn or a torchvision classifier such as resnet18.")
+    ] = "small-cnn",
     weights: Annotated[str, typer.Option(help="none, torchvision, or the file of a state dict.")] = "none",
     similarity: Annotated[str, typer.Option(help="shared or cosine.")] = "shared",
     form: Annotated[str, typer.Option(help="likelihood or squared.")] = "likelihood",
@@ -104,8 +106,14 @@ def train(
         dataset = load(data, root=root, image_size=image_size, download=download)
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
         folder = out_folder or Path("runs") / f"{Path(data).stem}-{bits}"
-        schedule = TrainingConfig(batch_size=batch_size, peak_lr=lr, precision=precision, num_workers=workers, seed=seed)
-        schedule = workflow.schedule_for(dataset, schedule, epochs)
+        schedule = TrainingConfig(
+            epochs=epochs if epochs is not None else workflow.default_epochs(dataset),
+            batch_size=batch_size,
+            peak_lr=lr,
+            precision=precision,
+            num_workers=workers,
+            seed=seed,
+        )
         trainer = workflow.train(
             folder,
             dataset,
@@ -118,7 +126,9 @@ def train(
         )
     last = trainer.history[-1]
     out.print(f"trained {trainer.epoch} epochs on {len(trainer.indices):,} images: loss {last['loss']:.3f}", end="")
-    out.print(f", {last['distinct_codes']} distinct codes, {last['saturation']:.0%} saturated, in {escape(str(folder))}")
+    out.print(
+        f", {last['distinct_codes']} distinct codes, {last['saturation']:.0%} saturated, in {escape(str(folder))}"
+    )
     out.print(f"next: adsq evaluate {escape(str(folder))}")
 
 
@@ -165,7 +175,7 @@ def search(
     model: Annotated[Path | None, typer.Option(help="Folder or file of the model; as the index says.")] = None,
 ) -> None:
     """Find the nearest images of a picture."""
-    from adsq import workflow
+    from adsq import run_report, workflow
     from adsq.index import HammingIndex
 
     loaded = HammingIndex.load(index_file)
@@ -182,7 +192,7 @@ def search(
                 table.add_row(str(rank), str(distance), str(item), escape(label), escape(path))
         out.print(table)
     if grid is not None:
-        workflow.draw_neighbours(grid, pictures, dataset, distances, items)
+        run_report.draw_neighbours(grid, pictures, dataset, distances, items)
         out.print(f"wrote {escape(str(grid))}")
 
 
@@ -204,7 +214,7 @@ def evaluate(
     rules = {"k": k, "ties": ties, "denominator": denominator}
     scored = workflow.score(loaded, kind, num_workers=workers, **rules)
     folder = run if run.is_dir() else run.parent
-    workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded, kind)
+    workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded)
     table = Table(show_header=False)
     for name, value in run_report.headline(scored.result):
         table.add_row(name, value)

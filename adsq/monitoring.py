@@ -60,8 +60,8 @@ def code_statistics(codes: Tensor, relaxed: list[Tensor]) -> dict[str, float]:
         relaxed: Relaxed codes of the ImgNets, [n, K] each.
 
     Returns:
-        "distinct_codes"; "bit_imbalance", the largest |mean| of a bit (1: a constant bit); "constant_bits"; "saturation",
-        the mean |u| of the relaxed codes (1: they are binary).
+        "distinct_codes"; "bit_imbalance", the largest |mean| of a bit (1: a constant bit); "constant_bits";
+        "saturation", the mean |u| of the relaxed codes (1: they are binary).
     """
     means = codes.mean(dim=0).abs()
     return {

@@ -38,7 +38,9 @@ def training_bar(trainer: Trainer) -> Iterator[Callable[[int, dict[str, float]],
         def after_step(step: int, terms: dict[str, float]) -> None:
             speed = bar.tasks[task].speed
             rate = f"{speed * trainer.config.batch_size:,.0f} images/s " if speed else ""
-            losses = " ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in terms.items() if name[0] == "f")
+            losses = " ".join(
+                f"{name.replace('_', ' ')} {value:.3f}" for name, value in terms.items() if name[0] == "f"
+            )
             epoch = min(trainer.epoch + 1, trainer.config.epochs)
             description = f"epoch {epoch}/{trainer.config.epochs}"
             bar.update(task, completed=step, description=description, numbers=f"{rate}[dim]{losses}[/dim]")

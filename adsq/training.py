@@ -125,7 +125,9 @@ class Trainer:
         ]
         self.steps_per_epoch = len(self._batches_of(torch.arange(len(indices))))
         self.schedulers = [
-            torch.optim.lr_scheduler.OneCycleLR(optimizer, self.config.peak_lr, self.config.epochs * self.steps_per_epoch)
+            torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, self.config.peak_lr, self.config.epochs * self.steps_per_epoch
+            )
             for optimizer in self.optimizers
         ]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -184,9 +186,7 @@ class Trainer:
         steps = self._batches_of(order)
         done = self.epoch * self.steps_per_epoch
         log = TermLog(done)
-        images = batches(
-            self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers
-        )
+        images = batches(self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers)
         for step, (positions, batch) in enumerate(zip(steps, images, strict=True)):
             log.add(self._step(positions.to(self.device), batch.to(self.device), targets, generator))
             if after_step is not None:
@@ -223,9 +223,7 @@ class Trainer:
                 semantic, hashing = net(view)
             semantic, hashing = semantic.float(), hashing.float()
             bank = self.banks[-1 - which][columns]  # the other net's; with one net, its own
-            own = img_net_terms(
-                semantic, hashing, labels, codes, bank, self.labels[columns], targets, self.objective
-            )
+            own = img_net_terms(semantic, hashing, labels, codes, bank, self.labels[columns], targets, self.objective)
             self._descend(own, optimizer)
             self.schedulers[which].step()
             terms |= {f"{'fg'[which]}_{name}": term.detach() for name, term in own.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from adsq.progress import console, encoding_bar, training_bar
 from adsq.training import Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
-CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = "codes.safetensors", "index.adsq", "metrics.jsonl", "evaluation.json"
+CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = (
+    "codes.safetensors",
+    "index.adsq",
+    "metrics.jsonl",
+    "evaluation.json",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,15 @@ class Run:
     dataset: ImageDataset
     split: Split
     about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation with the codes it was computed from."""
+
+    result: Evaluation
+    query: Codes
+    database: Codes
 
 
 @dataclass(frozen=True)
@@ -70,9 +84,10 @@ def train(
     augmentation: Augmentation | None = None,
     weights: str = "none",
     device: torch.device | str = "cpu",
+    overwrite: bool = False,
 ) -> Trainer:
     """Train a new model. Writes a checkpoint and the metrics after every epoch, and the model at the end."""
-    if (folder / CHECKPOINT_FILE).exists():
+    if (folder / CHECKPOINT_FILE).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
     with torch.random.fork_rng():
         torch.manual_seed(schedule.seed)
@@ -189,20 +204,30 @@ def open_indexed_data(index: HammingIndex) -> ImageDataset | None:
     return data.load(**index.meta["data"]) if index.meta.get("data") else None
 
 
-def score(run: Run, kind: str, **rules: Any) -> tuple[Evaluation, Codes, Codes]:
+def score(run: Run, kind: str, *, num_workers: int = 0, **rules: Any) -> Scored:
     """Encode queries and database of the split, and evaluate the search of one in the other."""
-    query, database = encode(run, "query", kind), encode(run, "database", kind)
+    query, database = (encode(run, images, kind, num_workers=num_workers) for images in ("query", "database"))
     bits = run.model.config.num_bits
     result = evaluate(query.packed, database.packed, query.labels, database.labels, num_bits=bits, **rules)
-    return result, query, database
+    return Scored(result, query, database)
 
 
-def write_evaluation(path: Path, result: Evaluation, run: Run, kind: str) -> None:
+def write_evaluation(path: Path, scored: Scored, run: Run) -> None:
     """Write an evaluation as JSON with the split and the rules it holds for."""
-    record = {"adsq": __version__, "data": run.about["data"], "split": run.about["split"], "code": kind}
-    write_text(path, json.dumps(record | result.to_dict(), indent=1) + "\n")
+    record = {"adsq": __version__, "data": run.about["data"], "split": run.about["split"]}
+    record["code"] = scored.query.about["kind"]
+    write_text(path, json.dumps(record | scored.result.to_dict(), indent=1) + "\n")
 
 
-def schedule_for(dataset: ImageDataset, schedule: TrainingConfig) -> TrainingConfig:
-    """Give a small data set more epochs, so that every run takes a sensible number of steps."""
-    return replace(schedule, epochs=60 if dataset.name == "digits" else 20)
+def describe(dataset: ImageDataset | None, item: int) -> tuple[str, str]:
+    """Return the labels of an item in words, and its path; empty where they are not known."""
+    if dataset is None:
+        return "", ""
+    labels = dataset.labels[item]
+    present = [int(labels)] if labels.dim() == 0 else labels.nonzero().flatten().tolist()
+    return ", ".join(dataset.class_names[label] for label in present), dataset.path(item) or ""
+
+
+def default_epochs(dataset: ImageDataset) -> int:
+    """Return more epochs for a small data set, so that every run takes a sensible number of steps."""
+    return 60 if dataset.name == "digits" else 20

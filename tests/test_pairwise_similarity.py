@@ -37,11 +37,15 @@ def numpy_similarity(u: Tensor, v: Tensor, kind: str) -> np.ndarray:
     for i, j in itertools.product(range(len(a)), range(len(b))):
         product = a[i] @ b[j]
         norms = np.linalg.norm(a[i]) * np.linalg.norm(b[j])
-        s[i, j] = {"shared": float(product > 0), "cosine": product / norms if norms else 0.0, "dot": min(1, product)}[kind]
+        s[i, j] = {"shared": float(product > 0), "cosine": product / norms if norms else 0.0, "dot": min(1, product)}[
+            kind
+        ]
     return s
 
 
-def numpy_loss(u: np.ndarray, v: np.ndarray, s: np.ndarray, form: str, t: float, bias: float, weights: tuple, c, diagonal):
+def numpy_loss(
+    u: np.ndarray, v: np.ndarray, s: np.ndarray, form: str, t: float, bias: float, weights: tuple, c, diagonal
+):
     """The loss by its definition; returns (sum, sum of the column weights of all pairs counted)."""
     total = count = 0.0
     for i, j in itertools.product(range(len(u)), range(len(v))):
@@ -269,7 +273,11 @@ IDS = torch.arange(3)
         (dict(reduction="none"), ValueError, "reduction: expected one of 'mean', 'sum', got 'none'"),
         (dict(column_weights=torch.ones(4)), ValueError, r"column_weights: .*\[3\].*got .*\[4\]"),
         (dict(scale=torch.ones(2)), ValueError, "scale: expected a number or a tensor of one element"),
-        (dict(positive_weight=torch.tensor(1.0, requires_grad=True)), ValueError, "positive_weight: expected a constant"),
+        (
+            dict(positive_weight=torch.tensor(1.0, requires_grad=True)),
+            ValueError,
+            "positive_weight: expected a constant",
+        ),
         (dict(v=torch.ones(2, 4), labels_v=IDS[:2], exclude_diagonal=True), ValueError, "exclude_diagonal: .* 3 and 2"),
     ],
 )
