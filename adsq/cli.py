@@ -82,7 +82,7 @@ def train(
     similarity: Annotated[str, typer.Option(help="shared or cosine.")] = "shared",
     form: Annotated[str, typer.Option(help="likelihood or squared.")] = "likelihood",
     epochs: Annotated[int | None, typer.Option(help="60 for digits, 20 else.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of the split and of training.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16, on a GPU.")] = "auto",

@@ -43,7 +43,7 @@ class TrainingConfig:
     """
 
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int = 64
     peak_lr: float = 2e-3
     weight_decay: float = 1e-4
     label_lr: float = 1e-3
