@@ -131,9 +131,10 @@ class FlatStorage:
                 if self._next_id + count - 1 > LARGEST_ID:
                     raise ValueError(f"ids: expected your own, since none are left after {self._next_id - 1}")
                 ids = torch.arange(self._next_id, self._next_id + count, device=self.device)
-            for run in self._runs:
-                refuse(ids[run.find(ids)[1]], "is in the index already")
             new = FlatRows(codes, ids, count)
+            for run in self._runs:
+                if not run.precedes(new):
+                    refuse(ids[run.find(ids)[1]], "is in the index already")
             runs = [*self._runs, new]
             while len(runs) > 1 and (runs[-2].size <= 2 * runs[-1].size or runs[-2].precedes(runs[-1])):
                 runs[-2:] = [runs[-2].merged(runs[-1])]

@@ -1,5 +1,7 @@
 """Files that are whole or not there: written aside, synced, renamed; read with their checksums.
 
+A process that is killed while it writes FILE leaves `.FILE.<random>.partial` beside it, which may be deleted.
+
 A tensor file is an ordinary safetensors file. Its ``__metadata__`` holds what ``read_tensors`` checks:
 
 - ``kind`` and ``version``: what the file is, and which layout of that kind;

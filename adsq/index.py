@@ -220,11 +220,8 @@ class HammingIndex:
         try:
             index = cls(meta["num_bits"])
             index.meta = meta["meta"]
-            codes, ids, next_id = (
-                tensors["codes"],
-                tensors["ids"],
-                _checks.check_int(meta["next_id"], "next_id", 0),
-            )
+            codes, ids = tensors["codes"], tensors["ids"]
+            next_id = _checks.check_int(meta["next_id"], "next_id", 0)
             _checks.check_packed(codes, "codes", index.num_bits)
             if ids.dtype != torch.int64 or ids.shape != codes.shape[:1]:
                 raise ValueError(f"{list(codes.shape)} codes with ids {ids.dtype} {list(ids.shape)}")
@@ -268,7 +265,7 @@ class HammingIndex:
             raise TypeError(f"{name}: expected dtype torch.int64, got {ids.dtype}")
         if ids.dim() != 1:
             raise ValueError(f"{name}: expected shape [M], got {list(ids.shape)}")
-        return ids.to(self.device)
+        return ids.to(self.device).contiguous()
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:

@@ -148,7 +148,7 @@ def test_bad_grids_write_nothing(tmp_path: Path, change: dict, error: type, mess
 
 
 def test_pr_curves(tmp_path: Path) -> None:
-    recall, precision = np.array([0.0, 0.5, 1.0]), np.array([np.nan, 0.8, 0.3])
+    recall, precision = np.array([0.0, 0.5, 1.0]), np.array([np.nan, 1 + 1e-7, 0.3])
     report.pr_curve(tmp_path / "one.png", {"32 bits": (recall, precision)})
     assert count(tmp_path / "one.png", RIGHT) > 100
     assert count(tmp_path / "one.png", WRONG) == 0

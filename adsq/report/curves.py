@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,12 @@ def pr_curve(
             raise ValueError(f"curves[{name!r}]: expected two of shape [P], got {recall.shape}, {precision.shape}")
         known = ~(np.isnan(recall) | np.isnan(precision))
         recall, precision = recall[known], precision[known]
-        if any(((values < 0) | (values > 1)).any() for values in (recall, precision)):
+        if any(((values < 0) | (values > 1 + 1e-6)).any() for values in (recall, precision)):  # 1e-6: float32
             raise ValueError(f"curves[{name!r}]: expected values in 0..1, got others")
         marker = "o" if recall.size <= 70 else ""
         axes.plot(recall, precision, marker=marker, markersize=3.5, label=shorten(name, 40), **line_style(number))
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    tidy(axes, title, grid=True)
+    tidy(axes, textwrap.fill(title, 58), grid=True)
     add_legend(axes)
     save(figure, path)
 

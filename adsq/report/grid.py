@@ -76,8 +76,8 @@ def retrieval_grid(
         w, h = min(cell, tall * columns / rows), min(tall, cell * rows / columns)
         left, upper = x + (cell - w) / 2, y + (tall - h) / 2
         pixels = np.broadcast_to(np.moveaxis(image, 0, -1), (rows, columns, 3))
-        smooth = "nearest" if max(rows, columns) <= 2 * DPI * cell else "antialiased"
-        axes.imshow(pixels, extent=(left, left + w, upper + h, upper), interpolation=smooth, aspect="auto", zorder=1)
+        how = "nearest" if max(rows, columns) <= DPI * cell else "antialiased"  # small pictures keep their pixels
+        axes.imshow(pixels, extent=(left, left + w, upper + h, upper), interpolation=how, aspect="auto", zorder=1)
         axes.add_patch(Rectangle((left, upper), w, h, fill=False, edgecolor=colour, linewidth=line, zorder=2))
 
     def write(text: str, x: float, y: float, **style: Any) -> None:
