@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from adsq import data, run_report, workflow
 from adsq.index import HammingIndex
@@ -36,7 +36,7 @@ def run(folder: Path, seed: int, say: Callable[[str], None]) -> None:
     say(f"2. Indexed {len(index):,} codes of {BITS // 8} bytes in {folder / workflow.INDEX_FILE}")
 
     picture = folder / "picture.png"
-    write_png(dataset[int(split.query[0])], str(picture))
+    to_pil_image(dataset[int(split.query[0])]).save(picture)
     index = HammingIndex.load(folder / workflow.INDEX_FILE)
     _, codes = workflow.encode_pictures(index, [picture], None)
     distances, items = index.search(codes, 5)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adsq import files
+from adsq._arrays import from_numpy
 from adsq._storage import FlatStorage, refuse
 from adsq.kernels import _checks
 
@@ -238,7 +239,7 @@ class HammingIndex:
         if isinstance(codes, np.ndarray):
             if codes.dtype != np.uint8:
                 raise TypeError(f"{name}: expected packed codes of dtype uint8, got {codes.dtype}")
-            codes = _from_numpy(codes).to(self.device)
+            codes = from_numpy(codes).to(self.device)
         _checks.check_packed(codes, name, self.num_bits)
         if codes.device != self.device:
             raise ValueError(f"{name}: expected the device of the index, {self.device}, got {codes.device}")
@@ -260,18 +261,12 @@ class HammingIndex:
                 array = array.astype(np.int64)  # numpy takes [] for floats
             if array.dtype != np.int64:
                 raise TypeError(f"{name}: expected integers of dtype int64, got {array.dtype}")
-            ids = _from_numpy(array)
+            ids = from_numpy(array)
         if ids.dtype != torch.int64:
             raise TypeError(f"{name}: expected dtype torch.int64, got {ids.dtype}")
         if ids.dim() != 1:
             raise ValueError(f"{name}: expected shape [M], got {list(ids.shape)}")
         return ids.to(self.device).contiguous()
-
-
-def _from_numpy(array: np.ndarray) -> Tensor:
-    # torch warns of arrays that are read-only and refuses negative strides.
-    usable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(array if usable else array.copy())
 
 
 def _like(argument: object, result: Tensor) -> Any:

@@ -35,8 +35,12 @@ def write(folder: Path, run_folder: Path, run: Run, scored: Scored) -> Path:
     title = f"ADSQ, {bits} bits, {run.dataset.name}"
     _draw_queries(grid, run, scored, f"{title}: queries and their nearest images")
     result = scored.result
-    report.pr_curve(curve, {f"{bits} bits, code {kind}": (result.recall, result.precision)}, f"{title}: precision and recall")
-    report.code_statistics(statistics, scored.database.packed, bits, labels=scored.database.labels, title=f"{title}: codes")
+    report.pr_curve(
+        curve, {f"{bits} bits, code {kind}": (result.recall, result.precision)}, f"{title}: precision and recall"
+    )
+    report.code_statistics(
+        statistics, scored.database.packed, bits, labels=scored.database.labels, title=f"{title}: codes"
+    )
     pictures = [("Queries and their nearest images in the database", grid), ("Precision and recall", curve)]
     pictures.append(("Codes of the database", statistics))
     metrics = run_folder / METRICS_FILE
@@ -67,7 +71,9 @@ def _draw_queries(path: Path, run: Run, scored: Scored, title: str) -> None:
     firsts = [int((keys == key).nonzero()[0]) for key in torch.unique(keys)[:GRID_QUERIES]]
     index = build_index(scored.database)
     distances, items = index.search(scored.query.packed[firsts], min(GRID_NEIGHBOURS, len(index)))
-    _draw(path, run.dataset.__getitems__(scored.query.items[firsts]), labels[firsts], run.dataset, distances, items, title)
+    _draw(
+        path, run.dataset.__getitems__(scored.query.items[firsts]), labels[firsts], run.dataset, distances, items, title
+    )
 
 
 def draw_neighbours(
@@ -84,7 +90,13 @@ def draw_neighbours(
 
 
 def _draw(
-    path: Path, queries: Tensor, labels: Tensor | None, dataset: ImageDataset, distances: Tensor, items: Tensor, title: str
+    path: Path,
+    queries: Tensor,
+    labels: Tensor | None,
+    dataset: ImageDataset,
+    distances: Tensor,
+    items: Tensor,
+    title: str,
 ) -> None:
     known = items.clamp(min=0)  # padding is drawn blank, whatever its image
     images = dataset.__getitems__(known.flatten()).unflatten(0, items.shape)

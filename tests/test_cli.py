@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 from typer.testing import CliRunner
 
 from adsq.cli import app
@@ -38,7 +38,7 @@ def write_pictures(folder: Path, per_class: int = 14) -> Path:
         for number in range(per_class):
             picture = torch.randint(0, 90, (3, 16, 16), dtype=torch.uint8, generator=generator)
             picture[channel] += 160
-            write_png(picture, str(folder / name / f"{number}.png"))
+            to_pil_image(picture).save(folder / name / f"{number}.png")
     return folder
 
 
@@ -111,7 +111,7 @@ def test_data_that_changed_are_refused(tmp_path):
     folder = write_pictures(tmp_path / "colours", per_class=6)
     options = ["--image-size", 16, "--epochs", 1, "--protocol", "2/3/rest", "--bits", 8]
     adsq("train", "--data", folder, "--out", tmp_path / "run", *options)
-    write_png(torch.zeros(3, 16, 16, dtype=torch.uint8), str(folder / "blue" / "new.png"))
+    to_pil_image(torch.zeros(3, 16, 16, dtype=torch.uint8)).save(folder / "blue" / "new.png")
     assert "colours changed since training" in adsq("evaluate", tmp_path / "run", code=1)
 
 

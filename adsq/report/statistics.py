@@ -232,5 +232,5 @@ def _draw_buckets(axes: Axes, buckets: np.ndarray) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.set_minor_formatter(NullFormatter())
     numbers = f"distinct codes: {len(buckets):,}\nlargest bucket: {buckets[0]:,}"
-    axes.text(0.97, 0.96, numbers, transform=axes.transAxes, ha="right", va="top", size=9, color=INK)
+    axes.text(0.04, 0.06, numbers, transform=axes.transAxes, ha="left", va="bottom", size=9, color=INK)
     tidy(axes, "Distinct codes", grid=True)

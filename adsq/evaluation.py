@@ -1,0 +1,248 @@
+"""Retrieval measures of codes and labels. The formulas: docs/method.md, "Retrieval measures"."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adsq.kernels import (
+    _checks,
+    hamming_average_precision,
+    hamming_relevance_histogram,
+    hamming_topk,
+    pairwise_similarity,
+)
+
+Array = Tensor | np.ndarray
+
+# Entries of a block of queries x database items that the graded gains of nDCG are looked up in.
+BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well codes retrieve, and the rules under which the numbers hold.
+
+    Attributes:
+        mean_average_precision: Mean of AP over the queries that have a relevant item.
+        k: Ranks that count for AP; None: all.
+        ties: "index" or "expected", for AP.
+        denominator: "all" or "min", for AP.
+        num_queries: Queries in all.
+        num_skipped: Those without a relevant item in the database; every mean leaves them out.
+        num_database: Items searched.
+        num_distinct_codes: Distinct codes among them.
+        num_bits: Code length K.
+        precision_at: Share of relevant items among the first n, by n; ties by index.
+        ndcg_at: Normalised discounted cumulative gain of the first n, by n; gain = shared labels, ties by index.
+        radius: The Hamming radius of the next two.
+        precision_within_radius: Share of relevant items within the radius; 0 for a query that finds none there.
+        num_empty_within_radius: Queries (of those not skipped) that find nothing there.
+        recall: Of looking up all codes within radius 0, 1, ..., K: the mean over queries, K + 1 values.
+        precision: The same for precision, over the queries that find something; NaN where none does.
+    """
+
+    mean_average_precision: float
+    k: int | None
+    ties: str
+    denominator: str
+    num_queries: int
+    num_skipped: int
+    num_database: int
+    num_distinct_codes: int
+    num_bits: int
+    precision_at: dict[int, float]
+    ndcg_at: dict[int, float]
+    radius: int
+    precision_within_radius: float
+    num_empty_within_radius: int
+    recall: list[float]
+    precision: list[float]
+
+    @property
+    def rule(self) -> str:
+        """The name of the mAP with its rules."""
+        over = {"all": "all relevant", "min": "min(relevant, k)"}[self.denominator]
+        ties = {"index": "by index", "expected": "expected"}[self.ties]
+        return f"mAP@{self.k or 'all'} (ties {ties}, over {over})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the rule as JSON-able values; NaN becomes None."""
+        fields = asdict(self) | {"rule": self.rule}
+        fields["precision"] = [None if value != value else value for value in self.precision]
+        return fields
+
+
+def evaluate(
+    query_codes: Array,
+    database_codes: Array,
+    query_labels: Array,
+    database_labels: Array,
+    *,
+    num_bits: int,
+    k: int | None = None,
+    ties: str = "index",
+    denominator: str = "all",
+    top_n: tuple[int, ...] = (1, 10, 100, 1000),
+    radius: int = 2,
+) -> Evaluation:
+    """Evaluate the search of queries in a database, without a query x database matrix.
+
+    Args:
+        query_codes: Packed codes, uint8 [Q, ceil(num_bits / 8)], Q >= 1. Torch or numpy, as all arrays here.
+        database_codes: Packed codes, uint8 [N, ceil(num_bits / 8)].
+        query_labels: Class ids, int64 [Q], or label rows, [Q, C] of bool, integer or float.
+        database_labels: Labels of the N items, of the same form.
+        num_bits: Code length K.
+        k: Ranks that count for AP; all by default.
+        ties: "index": the lower database index first. "expected": the mean over all orders of ties.
+        denominator: AP over "all" relevant items, or over "min" of their number and k.
+        top_n: For which n to give precision and nDCG; those beyond N are left out.
+        radius: Hamming radius of `precision_within_radius`, 0 to num_bits.
+
+    Returns:
+        The measures with their rules.
+
+    Raises:
+        TypeError, ValueError: An argument is not as said here, labels hold NaN or negative numbers, there are no
+            queries, or no query has a relevant item.
+    """
+    num_bits = _checks.check_num_bits(num_bits)
+    codes = _packed(query_codes, "query_codes", num_bits), _packed(database_codes, "database_codes", num_bits)
+    labels = _labels(query_labels, "query_labels", codes[0]), _labels(database_labels, "database_labels", codes[1])
+    _checks.check_label_pair(labels[0], "query_labels", labels[1], "database_labels")
+    radius = _checks.check_int(radius, "radius", 0, num_bits)
+    sizes = [n for n in (_checks.check_int(n, "top_n", 1) for n in top_n) if n <= len(codes[1])]
+    if not len(codes[0]):
+        raise ValueError("query_codes: expected at least one query, got none")
+    precisions, relevant = _average_precision(*codes, *labels, k, ties, denominator)
+    counted = relevant > 0
+    if not counted.any():
+        raise ValueError(
+            f"database_labels: expected a relevant item for some query, got none for any of {len(counted)}"
+        )
+    codes, labels = (codes[0][counted], codes[1]), (labels[0][counted], labels[1])
+    recall, precision, found = _by_radius(*codes, *labels, num_bits)
+    precision_at, ndcg_at = _by_rank(*codes, *labels, sizes)
+    empty = found[:, radius] == 0
+    return Evaluation(
+        mean_average_precision=float(precisions[counted].mean()),
+        k=k,
+        ties=ties,
+        denominator=denominator,
+        num_queries=len(counted),
+        num_skipped=int((~counted).sum()),
+        num_database=len(codes[1]),
+        num_distinct_codes=len(torch.unique(codes[1], dim=0)),
+        num_bits=num_bits,
+        precision_at=precision_at,
+        ndcg_at=ndcg_at,
+        radius=radius,
+        precision_within_radius=float(precision[:, radius].nan_to_num(0).mean()),
+        num_empty_within_radius=int(empty.sum()),
+        recall=recall.mean(dim=0).tolist(),
+        precision=precision.nanmean(dim=0).tolist(),
+    )
+
+
+def mean_average_precision(
+    query_codes: Array,
+    database_codes: Array,
+    query_labels: Array,
+    database_labels: Array,
+    *,
+    k: int | None = None,
+    ties: str = "index",
+    denominator: str = "all",
+) -> float:
+    """Return mAP alone: the mean of AP over the queries that have a relevant item; NaN if none has.
+
+    Args, errors: As in `evaluate`.
+    """
+    codes = _packed(query_codes, "query_codes"), _packed(database_codes, "database_codes")
+    labels = _labels(query_labels, "query_labels", codes[0]), _labels(database_labels, "database_labels", codes[1])
+    precisions, relevant = _average_precision(*codes, *labels, k, ties, denominator)
+    return float(precisions[relevant > 0].mean())
+
+
+def _average_precision(
+    query_codes: Tensor,
+    database_codes: Tensor,
+    query_labels: Tensor,
+    database_labels: Tensor,
+    k: int | None,
+    ties: str,
+    denominator: str,
+) -> tuple[Tensor, Tensor]:
+    _checks.check_choice(denominator, "denominator", ("all", "min"))
+    arguments = query_codes, database_codes, query_labels, database_labels
+    precisions, relevant = hamming_average_precision(*arguments, k=k, ties=ties)
+    if denominator == "min" and k is not None:
+        precisions = precisions * relevant / relevant.clamp(min=1, max=k)
+    return precisions, relevant
+
+
+def _by_radius(
+    query_codes: Tensor, database_codes: Tensor, query_labels: Tensor, database_labels: Tensor, num_bits: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return recall, precision (NaN where nothing is found) and the number found, [Q, K + 1] each."""
+    arguments = query_codes, database_codes, query_labels, database_labels
+    total, relevant = (counts.cumsum(dim=1) for counts in hamming_relevance_histogram(*arguments, num_bits))
+    recall = relevant.double() / relevant[:, -1:]
+    return recall, relevant.double() / total, total
+
+
+def _by_rank(
+    query_codes: Tensor, database_codes: Tensor, query_labels: Tensor, database_labels: Tensor, sizes: list[int]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return precision@n and nDCG@n, means over queries."""
+    if not sizes:
+        return {}, {}
+    longest = max(sizes)
+    discounts = 1 / torch.log2(torch.arange(2, longest + 2, dtype=torch.float64, device=query_codes.device))
+    precision = dict.fromkeys(sizes, 0.0)
+    ndcg = dict.fromkeys(sizes, 0.0)
+    step = max(1, BLOCK // len(database_codes))
+    for first in range(0, len(query_codes), step):
+        rows = slice(first, first + step)
+        _, ranked = hamming_topk(query_codes[rows], database_codes, longest)
+        gains = _shared(query_labels[rows], database_labels)
+        ideal = gains.topk(longest, dim=1).values.double()
+        gains = gains.gather(1, ranked).double()
+        for n in sizes:
+            precision[n] += float((gains[:, :n] > 0).double().mean(dim=1).sum())
+            cut = discounts[:n]
+            ndcg[n] += float(((gains[:, :n] * cut).sum(dim=1) / (ideal[:, :n] * cut).sum(dim=1)).sum())
+    count = len(query_codes)
+    return {n: precision[n] / count for n in sizes}, {n: ndcg[n] / count for n in sizes}
+
+
+def _shared(query_labels: Tensor, database_labels: Tensor) -> Tensor:
+    """Return how many labels each pair of a block shares, float32."""
+    if query_labels.dim() == 1:
+        return pairwise_similarity(query_labels, database_labels)
+    return (query_labels > 0).float() @ (database_labels > 0).float().T
+
+
+def _packed(codes: Array, name: str, num_bits: int | None = None) -> Tensor:
+    tensor = _tensor(codes)
+    _checks.check_packed(tensor, name, num_bits)
+    return tensor
+
+
+def _labels(labels: Array, name: str, codes: Tensor) -> Tensor:
+    """Check what the kernels take on trust: no NaN and nothing negative."""
+    tensor = _tensor(labels)
+    _checks.check_labels(tensor, name, len(codes), name.replace("labels", "codes"))
+    if tensor.dtype != torch.bool and not bool((tensor >= 0).all()):
+        bad = tensor[~(tensor >= 0)][0].item()
+        raise ValueError(f"{name}: expected class ids or label rows of at least 0, got {bad}")
+    return tensor
+
+
+def _tensor(value: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
