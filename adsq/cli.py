@@ -81,7 +81,7 @@ def train(
     weights: Annotated[str, typer.Option(help="none, torchvision, or the file of a state dict.")] = "none",
     similarity: Annotated[str, typer.Option(help="shared or cosine.")] = "shared",
     form: Annotated[str, typer.Option(help="likelihood or squared.")] = "likelihood",
-    epochs: Annotated[int | None, typer.Option(help="60 for digits, 20 else.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="30 for digits, 20 else.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of the split and of training.")] = 0,

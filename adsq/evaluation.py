@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adsq._arrays import from_numpy
 from adsq.kernels import (
     _checks,
     hamming_average_precision,
@@ -245,4 +246,4 @@ def _labels(labels: Array, name: str, codes: Tensor) -> Tensor:
 
 
 def _tensor(value: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    return from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -138,6 +138,8 @@ class ADSQ(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images, uint8 [n, C, H, W], into the float32 input of an ImgNet."""
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images: expected uint8 (0..255), got {images.dtype}")
         if images.shape[1:] != self.config.image_shape:
             raise ValueError(f"images: expected shape [n, {self.config.image_shape}], got {list(images.shape)}")
         scaled = images.to(self.pixel_mean.device, torch.float32, memory_format=torch.channels_last)

@@ -35,9 +35,8 @@ def write(folder: Path, run_folder: Path, run: Run, scored: Scored) -> Path:
     title = f"ADSQ, {bits} bits, {run.dataset.name}"
     _draw_queries(grid, run, scored, f"{title}: queries and their nearest images")
     result = scored.result
-    report.pr_curve(
-        curve, {f"{bits} bits, code {kind}": (result.recall, result.precision)}, f"{title}: precision and recall"
-    )
+    curves = {f"{bits} bits, code {kind}": (torch.tensor(result.recall), torch.tensor(result.precision))}
+    report.pr_curve(curve, curves, f"{title}: precision and recall")
     report.code_statistics(
         statistics, scored.database.packed, bits, labels=scored.database.labels, title=f"{title}: codes"
     )

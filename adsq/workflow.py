@@ -157,8 +157,9 @@ def encode(run: Run, images: str, kind: str, *, batch_size: int = 256, num_worke
         raise ValueError(f"images: expected one of {', '.join(parts)}, got {images!r}")
     items = parts[images]
     bar = encoding_bar(f"encoding {images}", -(-len(items) // batch_size))
-    options = {"kind": kind, "batch_size": batch_size, "num_workers": num_workers}
-    packed = run.model.encode(run.dataset, items, progress=bar, **options)
+    packed = run.model.encode(
+        run.dataset, items, kind=kind, batch_size=batch_size, num_workers=num_workers, progress=bar
+    )
     about = {"num_bits": run.model.config.num_bits, "kind": kind, "images": images, "data": run.dataset.spec}
     about["class_names"] = run.dataset.class_names
     return Codes(packed, items, run.dataset.labels[items], about)
@@ -230,4 +231,4 @@ def describe(dataset: ImageDataset | None, item: int) -> tuple[str, str]:
 
 def default_epochs(dataset: ImageDataset) -> int:
     """Return more epochs for a small data set, so that every run takes a sensible number of steps."""
-    return 60 if dataset.name == "digits" else 20
+    return 30 if dataset.name == "digits" else 20

@@ -28,7 +28,7 @@ def case(labels: str = "ids", queries: int = 9, items: int = 150, seed: int = 0)
 
 
 def written_out(query, database, query_labels, database_labels, radius):
-    """Every measure by its definition: (precision@n, nDCG@n, recall and precision by radius, precision within radius)."""
+    """Return precision@n, nDCG@n, recall and precision by radius, and precision within the radius, by definition."""
     one_hot = query_labels.dim() == 1
     a, b = (
         (torch.nn.functional.one_hot(x, 4) if one_hot else x).numpy().astype(int)

@@ -125,7 +125,12 @@ def test_a_module_of_the_users(backbone):
         ),
         (lambda: ADSQ(tiny_config(), weights="torchvision"), ValueError, "weights: small-cnn has none"),
         (lambda: build_backbone("resnet18", (3, 32, 32), "no.pth"), FileNotFoundError, "weights: no file no.pth"),
-        (lambda: ADSQ(tiny_config()).relaxed_codes(torch.zeros(1, 1, 9, 8)), ValueError, r"images: .*\[1, 1, 9, 8\]"),
+        (lambda: ADSQ(tiny_config()).relaxed_codes(torch.full((1, 1, 8, 8), float("nan"))), TypeError, "uint8"),
+        (
+            lambda: ADSQ(tiny_config()).relaxed_codes(torch.zeros(1, 1, 9, 8).byte()),
+            ValueError,
+            r"images: .*\[1, 1, 9, 8\]",
+        ),
         (
             lambda: ADSQ(tiny_config()).encode(some_images(), kind="h"),
             ValueError,

@@ -97,13 +97,13 @@ def pairwise_similarity_loss(
                 weights.diagonal(rows.start).zero_()
             x = products * scale + bias
             if form == "likelihood":
-                loss = x.clamp(min=0) - s * x + torch.log1p(torch.exp(-x.abs()))
+                loss = x.abs().neg_().exp_().log1p_().add_(x.clamp(min=0)).addcmul_(s, x, value=-1)
                 slope = torch.sigmoid(x).sub_(s).mul_(weights)
             else:
                 difference = x - (2 * s - 1)
                 loss = difference.square()
                 slope = difference.mul_(2).mul_(weights)
-            total += (loss * weights).sum(dtype=torch.float64)
+            total += loss.mul_(weights).sum()  # PyTorch sums a block pairwise; the blocks add up in float64
             if needs_u:
                 grad_u[rows] = slope @ features_v
             if needs_v:

@@ -29,7 +29,7 @@ def sign_quantization_loss(
     loss = torch.zeros((), dtype=torch.float64, device=codes.device)
     for feature in features:
         difference = feature.to(dtype) - codes
-        loss += (difference.square() if p == 2 else difference.abs()).sum(dtype=torch.float64)
+        loss += (difference.square_() if p == 2 else difference.abs_()).sum()
     return (loss * _factor(features, mean)).to(dtype), made
 
 
