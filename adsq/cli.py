@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     help="Learn and search binary codes of images.",
@@ -234,9 +234,12 @@ def info() -> None:
     out.print(f"adsq {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     out.print(f"CPU threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}; CUDA device {gpu}")
-    table = Table("op", "device", "uses", "why")
-    for implementation in kernels.implementations():
-        table.add_row(*implementation)
+    table = Table(Column("op", no_wrap=True), "device", "uses", "why")
+    rows = kernels.implementations()
+    for device in ("CPU", "GPU"):
+        for row in (row for row in rows if row.device == device):
+            table.add_row(*row)
+        table.add_section()
     out.print(table)
 
 

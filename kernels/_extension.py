@@ -75,11 +75,9 @@ def implementations() -> list[Implementation]:
 
 def _implementation(name: str, key: str) -> Implementation:
     native = torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
-    op = name.removeprefix("adsq::")
-    if key == "CUDA" and not torch.cuda.is_available():
-        loaded = f"{_LIBRARIES[key]} is loaded" if key not in _not_loaded else _not_loaded[key]
-        return Implementation(op, "GPU", "not used", f"torch sees no CUDA device; {loaded}")
     device, language = ("CPU", "C++") if key == "CPU" else ("GPU", "CUDA C++")
-    if native:
-        return Implementation(op, device, language, f"{_LIBRARIES[key]} is loaded")
-    return Implementation(op, device, "PyTorch", _not_loaded.get(key, "this op has no native kernel"))
+    uses = language if native else "PyTorch"
+    why = f"{_LIBRARIES[key]} is loaded" if native else _not_loaded.get(key, "has no native kernel")
+    if key == "CUDA" and not torch.cuda.is_available():
+        uses, why = "nothing", f"torch sees no CUDA device; else {uses}: {why}"
+    return Implementation(name.removeprefix("adsq::"), device, uses, why)
