@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test bench lint format clean
+.PHONY: install demo test bench study lint format clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ test: install
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=param:case --benchmark-columns=median,iqr,rounds
+
+# make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
+study: install
+	$(BIN)/python bench/study/fashion_mnist.py --root "$(ROOT)"
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)

@@ -13,7 +13,6 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,9 @@ def run(dataset: data.ImageDataset, method: str, seed: int, epochs: int) -> dict
     model = ADSQ(ModelConfig(BITS, dataset.num_classes, dataset.image_shape))
     objective = ObjectiveConfig(**METHODS[method][1])
     trainer = Trainer(model, dataset, split.training, objective, TrainingConfig(epochs=epochs, seed=seed))
-    started = time.perf_counter()
     trainer.fit()
     record: dict[str, Any] = {"method": method, "seed": seed, "bits": BITS, "epochs": epochs}
-    record |= {"seconds": round(time.perf_counter() - started, 1), "split": split.digest[:16], "machine": machine()}
+    record |= {"split": split.digest[:16], "machine": machine()}
     for kind in ("f", "g", "average") if objective.image_nets == 2 else ("f",):
         query, database = (model.encode(dataset, part, kind=kind) for part in (split.query, split.database))
         labels = dataset.labels[split.query], dataset.labels[split.database]
@@ -86,11 +84,6 @@ def table(records: list[dict[str, Any]]) -> str:
             if len(values) == len(seeds):
                 cells = " | ".join(f"{value:.3f}" for value in (*values, statistics.mean(values)))
                 lines.append(f"| {title} | {name} | {cells} |")
-    seconds = {method: [r["seconds"] for r in records if r["method"] == method] for method in METHODS}
-    base = statistics.median(seconds["adsq"]) if seconds["adsq"] else None
-    if base:
-        ratios = [f"{METHODS[m][0]} {statistics.median(s) / base:.2f}" for m, s in seconds.items() if s]
-        lines += ["", f"Training time in units of ADSQ's: {', '.join(ratios)}."]
     lines += ["", f"Machine: {'; '.join(sorted({record['machine'] for record in records}))}.", ""]
     return "\n".join(lines)
 
