@@ -1,12 +1,12 @@
 // codes ELEMENT ROWS BITS BLOCKS THREADS < codes > packed, then the codes unpacked again. Built with sanitizers by
 // tests/test_cuda_emulator.py; buffers have their exact size, so that an access out of bounds is caught.
-#include "cuda/codes.cuh"
+#include "cuda_emulator.h"  // first: it stands in for what nvcc defines
 
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 
-#include "cuda_emulator.h"
+#include "cuda/codes.cuh"
 
 int main(int, char** argv) {
   using namespace adsq;
