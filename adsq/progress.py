@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 
 from adsq.training import Trainer
@@ -14,36 +15,46 @@ from adsq.training import Trainer
 console = Console(stderr=True)
 
 
-def _bar(*columns: TextColumn) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+class _Bar(Progress):
+    """A bar, and a line of text under it that may be as wide as the terminal."""
+
+    line = ""
+
+    def __init__(self, *columns: TextColumn) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            *columns,
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Return the bar and the line."""
+        yield self.make_tasks_table(self.tasks)
+        if self.line:
+            yield Text(self.line, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 @contextmanager
 def training_bar(trainer: Trainer) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Show a bar with the terms of the loss, images/s and the time left; yields `after_step` for `Trainer.fit`."""
+    """Show a bar with images/s, the time left and the terms of the loss; yields `after_step` for `Trainer.fit`."""
     total = trainer.config.epochs * trainer.steps_per_epoch
-    with _bar(TextColumn("{task.fields[numbers]}")) as bar:
-        task = bar.add_task("training", total=total, completed=trainer.epoch * trainer.steps_per_epoch, numbers="")
+    with _Bar(TextColumn("{task.fields[rate]}")) as bar:
+        task = bar.add_task("training", total=total, completed=trainer.epoch * trainer.steps_per_epoch, rate="")
 
         def after_step(step: int, terms: dict[str, float]) -> None:
             speed = bar.tasks[task].speed
-            rate = f"{speed * trainer.config.batch_size:,.0f} images/s " if speed else ""
-            losses = " ".join(
-                f"{name.replace('_', ' ')} {value:.3f}" for name, value in terms.items() if name[0] == "f"
+            of_f = (
+                f"{name[2:].removesuffix('_guidance')} {value:.2f}" for name, value in terms.items() if name[:2] == "f_"
             )
+            bar.line = f"loss {sum(terms.values()):.3f}  F: {', '.join(of_f)}" if terms else ""
             epoch = min(trainer.epoch + 1, trainer.config.epochs)
-            description = f"epoch {epoch}/{trainer.config.epochs}"
-            bar.update(task, completed=step, description=description, numbers=f"{rate}[dim]{losses}[/dim]")
+            rate = f"{speed * trainer.config.batch_size:,.0f} images/s" if speed else ""
+            bar.update(task, completed=step, description=f"epoch {epoch}/{trainer.config.epochs}", rate=rate)
 
         yield after_step
 
@@ -52,7 +63,7 @@ def encoding_bar(description: str, batches: int) -> Callable[[Iterator[Tensor]],
     """Return a wrapper of an iterator over batches that shows a bar."""
 
     def wrap(steps: Iterator[Tensor]) -> Iterator[Tensor]:
-        with _bar() as bar:
+        with _Bar() as bar:
             yield from bar.track(steps, total=batches, description=description)
 
     return wrap
