@@ -7,19 +7,22 @@ from torch import Tensor
 
 from adsq.kernels import pack_codes
 
-# Terms are looked at this often: reading them waits for the GPU. A non-finite one is still named with its own step.
-STEPS_BETWEEN_READS = 20
-
-
 class NonFiniteLossError(ArithmeticError):
     """A term of the loss became NaN or infinite; the message names the step and the term."""
 
 
 class TermLog:
-    """Collects the terms of each step on the device and reads them in groups."""
+    """Collects the terms of each step on the device and reads them in groups.
 
-    def __init__(self, steps_done: int) -> None:
+    Args:
+        steps_done: Number of the last step before the first that is noted.
+        steps_a_read: Reading waits for the GPU, so it is done this often. A non-finite term is named with its own step
+            all the same.
+    """
+
+    def __init__(self, steps_done: int, steps_a_read: int) -> None:
         self.step = steps_done
+        self._steps_a_read = steps_a_read
         self.latest: dict[str, float] = {}
         self._unread: list[tuple[int, dict[str, Tensor]]] = []
         self._sums: dict[str, float] = {}
@@ -29,7 +32,7 @@ class TermLog:
         """Note the terms of a step."""
         self.step += new_step
         self._unread.append((self.step, terms))
-        if len(self._unread) >= STEPS_BETWEEN_READS:
+        if len(self._unread) >= self._steps_a_read:
             self.read()
 
     def read(self) -> None:

@@ -109,6 +109,7 @@ class Trainer:
         self.config = config or TrainingConfig()
         self.augmentation = augmentation or Augmentation.default(dataset.name, dataset.image_shape)
         self.dtype = self._dtype()
+        self._steps_a_read = 1 if self.device.type == "cpu" else 20
         self.labels = dataset.labels[indices].to(self.device)
         distinct, self._row_of, counts = torch.unique(self.labels, dim=0, return_inverse=True, return_counts=True)
         self._distinct = distinct, counts.float()
@@ -185,7 +186,7 @@ class Trainer:
         order = torch.randperm(len(self.indices), generator=generator)
         steps = self._batches_of(order)
         done = self.epoch * self.steps_per_epoch
-        log = TermLog(done)
+        log = TermLog(done, self._steps_a_read)
         images = batches(self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers)
         for step, (positions, batch) in enumerate(zip(steps, images, strict=True)):
             log.add(self._step(positions.to(self.device), batch.to(self.device), targets, generator))
@@ -236,7 +237,7 @@ class Trainer:
 
     def _train_label_net(self, steps: int, log: TermLog | None, generator: torch.Generator) -> None:
         """Train LabelNet on random training labels; against the shared codes too once there is a log of an epoch."""
-        reads = log or TermLog(0)
+        reads = log or TermLog(0, self._steps_a_read)
         for _ in range(steps):
             drawn = torch.randint(len(self.indices), (self.config.label_batch,), generator=generator).to(self.device)
             labels = self.labels[drawn]
