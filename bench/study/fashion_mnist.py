@@ -76,14 +76,19 @@ def table(records: list[dict[str, Any]]) -> str:
         "| method | code | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean |",
         "|---|---|" + "---|" * (len(seeds) + 1),
     ]
+    means: dict[tuple[str, str], float] = {}
     names = {"f": "F alone", "g": "G alone", "average": "average of F and G"}
     for method, (title, _) in METHODS.items():
         runs = {record["seed"]: record for record in records if record["method"] == method}
         for kind, name in names.items():
             values = [runs[seed][kind] for seed in seeds if seed in runs and kind in runs[seed]]
             if len(values) == len(seeds):
-                cells = " | ".join(f"{value:.3f}" for value in (*values, statistics.mean(values)))
+                means[method, kind] = statistics.mean(values)
+                cells = " | ".join(f"{value:.3f}" for value in (*values, means[method, kind]))
                 lines.append(f"| {title} | {name} | {cells} |")
+    if ("adsq", "f") in means and ("one-img-net", "f") in means:
+        gains = [means["adsq", kind] - means["one-img-net", "f"] for kind in ("f", "average")]
+        lines += ["", f"Against one ImgNet, F alone gains {gains[0]:+.3f} and the average {gains[1]:+.3f}."]
     lines += ["", f"Machine: {'; '.join(sorted({record['machine'] for record in records}))}.", ""]
     return "\n".join(lines)
 
