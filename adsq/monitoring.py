@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adsq.kernels import pack_codes
 
+
 class NonFiniteLossError(ArithmeticError):
     """A term of the loss became NaN or infinite; the message names the step and the term."""
 
