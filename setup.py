@@ -43,8 +43,8 @@ def torch_folder() -> Path:
         import torch
     except ImportError:
         sys.exit(
-            "adsq links against the torch you already have: pip install torch torchvision 'setuptools>=77' wheel ninja, "
-            "then pip install --no-build-isolation adsq (or the same with '.' in a checkout)"
+            "adsq links against the torch you have: pip install torch torchvision 'setuptools>=77' wheel ninja, then "
+            "pip install --no-build-isolation adsq (or the same with '.' in a checkout)"
         )
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < (2, 10):
