@@ -210,12 +210,17 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path):
 
 def test_ctrl_c_leaves_a_good_checkpoint(tmp_path):
     folder = tmp_path / "run"
-    process = start("train", "--out", folder, "--epochs", 500, cwd=tmp_path)
+    # a parent that runs in the background may have left SIGINT ignored, which children inherit
+    ready = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start("train", "--out", folder, "--epochs", 500, cwd=tmp_path, **ready)
     deadline = time.monotonic() + 240
     while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
+    try:
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Traceback" not in said, said
     assert adsq("encode", folder).startswith("wrote 1,597 codes")
 
