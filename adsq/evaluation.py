@@ -232,6 +232,8 @@ def _shared(query_labels: Tensor, database_labels: Tensor) -> Tensor:
 def _packed(codes: Array, name: str, num_bits: int | None = None) -> Tensor:
     tensor = _tensor(codes)
     _checks.check_packed(tensor, name, num_bits)
+    if num_bits is not None:
+        _checks.check_pad_bits(tensor, name, num_bits)
     return tensor
 
 

@@ -227,7 +227,7 @@ class HammingIndex:
             if ids.dtype != torch.int64 or ids.shape != codes.shape[:1]:
                 raise ValueError(f"{list(codes.shape)} codes with ids {ids.dtype} {list(ids.shape)}")
             if not mmap:
-                index._check_pad_bits(codes, "codes")
+                _checks.check_pad_bits(codes, "codes", index.num_bits)
                 if not bool((ids.diff(prepend=ids.new_tensor([-1])) > 0).all()):
                     raise ValueError("ids not in ascending order")
         except (KeyError, TypeError, ValueError) as error:
@@ -243,15 +243,8 @@ class HammingIndex:
         _checks.check_packed(codes, name, self.num_bits)
         if codes.device != self.device:
             raise ValueError(f"{name}: expected the device of the index, {self.device}, got {codes.device}")
-        self._check_pad_bits(codes, name)
+        _checks.check_pad_bits(codes, name, self.num_bits)
         return codes
-
-    def _check_pad_bits(self, codes: Tensor, name: str) -> None:
-        """Refuse set pad bits, which would count in every distance."""
-        used = self.num_bits % 8
-        if used and bool((codes[:, -1] >> used).any()):
-            row = int((codes[:, -1] >> used).nonzero()[0])
-            raise ValueError(f"{name}: expected zero bits from bit {self.num_bits} on, got others in row {row}")
 
     def _ids(self, ids: object, name: str) -> Tensor:
         """Check ids and move them to the device: they are small, and often come from elsewhere."""

@@ -74,6 +74,14 @@ def check_packed(packed: Tensor, name: str, num_bits: int | None = None) -> None
         raise ValueError(f"{name}: expected 1 to {MAX_BITS // 8} bytes a code, got {width}")
 
 
+def check_pad_bits(packed: Tensor, name: str, num_bits: int) -> None:
+    """Refuse set pad bits, which would count in every distance. Looks at the data: not for use inside kernels."""
+    used = num_bits % 8
+    if used and bool((packed[:, -1] >> used).any()):
+        row = int((packed[:, -1] >> used).nonzero()[0])
+        raise ValueError(f"{name}: expected zero bits from bit {num_bits} on, got others in row {row}")
+
+
 def check_packed_pair(queries: Tensor, database: Tensor) -> None:
     """Refuse queries and database that cannot be compared."""
     check_packed(queries, "queries")

@@ -140,6 +140,8 @@ QUERY, DATABASE, QUERY_LABELS, DATABASE_LABELS = case()
         ({"database_labels": torch.ones(150, 2)}, "database_labels: expected 1 dimensions as in query_labels"),
         ({"query_codes": QUERY[:, :1]}, "query_codes: expected 2 bytes a code for 12 bits, got 1"),
         ({"num_bits": 17}, "query_codes: expected 3 bytes"),
+        ({"query_codes": QUERY | 128}, "query_codes: expected zero bits from bit 12 on, got others in row 0"),
+        ({"database_codes": DATABASE | 16}, "database_codes: expected zero bits from bit 12 on"),
         ({"query_codes": QUERY[:0], "query_labels": QUERY_LABELS[:0]}, "query_codes: expected at least one query"),
         ({"query_labels": QUERY_LABELS + 9}, "database_labels: expected a relevant item for some query, got none"),
         (
