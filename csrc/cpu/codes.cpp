@@ -1,5 +1,7 @@
 #include "cpu/codes.h"
 
+#include <cstring>
+
 namespace adsq::cpu {
 namespace {
 
@@ -24,13 +26,27 @@ void pack_rows(const T* codes, uint8_t* packed, int64_t first, int64_t last, int
   }
 }
 
+// The eight codes of every byte: copying them is several times faster than taking a byte apart.
+template <typename T>
+struct ByteCodes {
+  T codes[256][8];
+  ByteCodes() {
+    for (int byte = 0; byte < 256; ++byte) {
+      for (int j = 0; j < 8; ++j) codes[byte][j] = Unit<T>::of((byte >> j) & 1);
+    }
+  }
+};
+
 template <typename T>
 void unpack_rows(const uint8_t* packed, T* codes, int64_t first, int64_t last, int64_t num_bits) {
-  const int64_t width = (num_bits + 7) / 8;
+  static const ByteCodes<T> table;
+  const int64_t whole = num_bits / 8, rest = num_bits % 8;
+  const int64_t width = whole + (rest > 0);
   for (int64_t row = first; row < last; ++row) {
     const uint8_t* source = packed + row * width;
     T* target = codes + row * num_bits;
-    for (int64_t j = 0; j < num_bits; ++j) target[j] = Unit<T>::of((source[j >> 3] >> (j & 7)) & 1);
+    for (int64_t b = 0; b < whole; ++b) std::memcpy(target + 8 * b, table.codes[source[b]], sizeof(T) * 8);
+    if (rest > 0) std::memcpy(target + 8 * whole, table.codes[source[whole]], sizeof(T) * rest);
   }
 }
 
