@@ -154,14 +154,19 @@ def load_trainer(
     return trainer, meta["about"]
 
 
-def _read(path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_about(path: str | Path) -> dict[str, Any]:
+    """Return the facts saved with a checkpoint, without reading its tensors. Errors: as in `load_trainer`."""
+    return _read(path, (CHECKPOINT_FILE,), mmap=True)[1]["about"]
+
+
+def _read(path: str | Path, names: tuple[str, ...], mmap: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in names if (path / name).exists()]
         if not found:
             raise FileNotFoundError(f"{path}: holds no {' or '.join(names)}")
         path = found[0]
-    return read_tensors(path, kind=KIND, version=VERSION)
+    return read_tensors(path, kind=KIND, version=VERSION, mmap=mmap)
 
 
 def _build_model(tensors: dict[str, Tensor], meta: dict[str, Any], backbone: Backbone) -> ADSQ:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from adsq import __version__, data
 from adsq.augmentation import Augmentation
-from adsq.checkpoint import CHECKPOINT_FILE, MODEL_FILE, load_model, load_trainer, save_checkpoint, save_model
+from adsq.checkpoint import (
+    CHECKPOINT_FILE,
+    MODEL_FILE,
+    load_model,
+    load_trainer,
+    read_about,
+    save_checkpoint,
+    save_model,
+)
 from adsq.data import ImageDataset, Protocol, Split
 from adsq.evaluation import Evaluation, evaluate
 from adsq.files import read_tensors, write_tensors, write_text
@@ -100,8 +108,7 @@ def train(
 
 def resume(folder: Path, *, epochs: int | None = None, device: torch.device | str = "cpu") -> Trainer:
     """Go on with a run from its last checkpoint."""
-    _, meta = read_tensors(folder / CHECKPOINT_FILE, kind="adsq-model", version=1, mmap=True)
-    dataset = _open_data(meta["about"])
+    dataset = _open_data(read_about(folder))
     trainer, about = load_trainer(folder, dataset, device=device)
     _open_split(dataset, about)  # refuses data that changed since
     if epochs is not None and epochs != trainer.config.epochs:
