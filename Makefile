@@ -28,7 +28,7 @@ test: install
 	$(BIN)/python -m pytest
 
 bench: install
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=param:case --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=func,param:case --benchmark-columns=median,iqr,rounds
 
 # make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
 study: install
