@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -55,6 +56,19 @@ def test_without_a_compiler_adsq_installs_and_says_why_it_is_slow(tmp_path):
     warned, implementation = used.stdout.splitlines()
     assert warned.count("adsq runs on plain PyTorch, more slowly: no C++ compiler found") == 1
     assert "uses='PyTorch', why='no C++ compiler found" in implementation
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no c++")
+def test_without_a_toolkit_the_cpu_library_is_built_alone(tmp_path):
+    bare = {"PATH": os.environ["PATH"], "CUDA_HOME": "/nowhere"}
+    done = build(tmp_path, **bare)
+    assert done.returncode == 0, done.stderr
+    kernels = tmp_path / "lib" / "adsq" / "kernels"
+    assert [path.name for path in kernels.glob("*.so")] == ["_adsq_cpu.so"]
+    outcome = json.loads((kernels / "_build.json").read_text())
+    assert outcome["_adsq_cpu.so"] == "built" and done.stderr.count(outcome["_adsq_cuda.so"]) == 1
+    failed = build(tmp_path / "must", ADSQ_BUILD_CUDA="1", **bare)
+    assert failed.returncode == 1 and "ADSQ_BUILD_CUDA=1, but _adsq_cuda.so cannot be built" in failed.stderr
 
 
 @pytest.mark.parametrize(

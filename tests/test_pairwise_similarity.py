@@ -103,7 +103,7 @@ def test_loss_by_definition(n, m, bits, kind, form, labels, weighted, square, re
     options |= dict(column_weights=columns, exclude_diagonal=square, reduction=reduction)
     want = total if reduction == "sum" else total / (count or 1)
     for function in (pairwise_similarity_loss, reference.pairwise_similarity_loss):
-        assert function(u, v, labels_u, labels_v, **options).item() == pytest.approx(want, rel=1e-6, abs=1e-9)
+        assert function(u, v, labels_u, labels_v, **options).item() == pytest.approx(want, rel=1e-11, abs=1e-13)
 
 
 @pytest.mark.parametrize("form", FORMS)
