@@ -72,7 +72,7 @@ def code_statistics(
     random = np.random.default_rng(seed)
 
     counted = _take(codes, _sample(count, min(_COUNTED_ROWS, _COUNTED_BYTES // width), random))
-    whole = counted.view(f"V{width}").ravel()  # a code as one value: sorted five times faster than rows
+    whole = counted.view(f"V{width}").ravel()  # a code as one value: sorts faster than rows
     buckets = np.sort(np.unique(whole, return_counts=True)[1])[::-1]
     rows = _sample(count, min(_UNPACKED_ROWS, _UNPACKED_BITS // num_bits), random)
     sampled = _take(codes, rows)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adsq.kernels.pairwise_similarity import reference
 
-# Entries of a block of rows x columns. 8 MB in float32: larger blocks leave the cache, smaller ones waste calls.
+# Entries of a block of rows x columns, 8 MB in float32: what bounds the memory.
 BLOCK_ENTRIES = 1 << 21
 
 
