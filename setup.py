@@ -30,6 +30,13 @@ ROOT = Path(__file__).parent.resolve()
 DEFAULT_ARCHS = "80 86 89 90 100 120"
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter -DNDEBUG"
 NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden -Werror=all-warnings -DNDEBUG --threads=2"
+# What files with these endings may use beyond the baseline; csrc/cpu/simd.cpp checks for it at run time. The warnings
+# left out are false ones in the headers of gcc 12.
+SIMD_FLAGS = {
+    "_avx2": "-mavx2 -mpopcnt -mbmi",
+    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni -mpopcnt -mbmi "
+    "-Wno-uninitialized -Wno-maybe-uninitialized",
+}
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: the oldest release that loads the result
 
 
@@ -89,13 +96,13 @@ def ninja_binary() -> str:
 
 def cpp_rules(flags: str) -> str:
     """Return the ninja rules that both libraries share."""
-    cxx = cpp_compiler()
+    include = f"-I{ROOT}/csrc -isystem {torch_folder()}/include"
     return f"""
 rule cpp
-  command = {cxx} {CXX_FLAGS} {flags} -I{ROOT}/csrc -isystem {torch_folder()}/include -MMD -MF $out.d -c $in -o $out
+  command = {cpp_compiler()} {CXX_FLAGS} $simd {flags} {include} -MMD -MF $out.d -c $in -o $out
   depfile = $out.d
 rule link
-  command = {cxx} -shared $in -o $out $libs
+  command = {cpp_compiler()} -shared $in -o $out $libs
 """
 
 
@@ -131,6 +138,12 @@ rule cuda
     )
 
 
+def simd_flags(source: Path) -> str:
+    """Return the instruction sets that a file is named after; on other processors it compiles to nothing."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return next((flags for ending, flags in SIMD_FLAGS.items() if x86 and source.stem.endswith(ending)), "")
+
+
 def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: Path) -> None:
     """Compile in parallel with ninja and link to `out`."""
     work.mkdir(parents=True, exist_ok=True)
@@ -138,6 +151,7 @@ def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: P
     lines = [rules, f"libs = {libs}"]
     for source, target in zip(sources, objects, strict=True):
         lines.append(f"build {target}: {'cuda' if source.suffix == '.cu' else 'cpp'} {source}")
+        lines.append(f"  simd = {simd_flags(source)}")
     lines.append(f"build {out.resolve()}: link {' '.join(map(str, objects))}\n")
     (work / "build.ninja").write_text("\n".join(lines))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -39,4 +39,21 @@ inline void check_packed(const Tensor& packed, int64_t num_bits) {
                   " bytes a row for num_bits = ", num_bits, ", got ", packed.size(1));
 }
 
+// Codes [*, width] against codes [*, width].
+inline void check_pair(const Tensor& queries, const Tensor& database) {
+  check_matrix(queries, "queries");
+  check_matrix(database, "database");
+  STD_TORCH_CHECK(queries.scalar_type() == ScalarType::Byte && database.scalar_type() == ScalarType::Byte,
+                  "queries, database: expected uint8");
+  STD_TORCH_CHECK(queries.size(1) == database.size(1), "database: expected ", queries.size(1),
+                  " bytes a code as in queries, got ", database.size(1));
+  STD_TORCH_CHECK(1 <= queries.size(1) && queries.size(1) <= 512, "queries: expected 1 to 512 bytes a code, got ",
+                  queries.size(1));
+}
+
+inline void check_vector(const Tensor& vector, const char* name, ScalarType type, int64_t size) {
+  STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == size && vector.scalar_type() == type, name, ": expected ",
+                  size, " entries of the right dtype");
+}
+
 }  // namespace adsq

@@ -1,6 +1,13 @@
 // Registers the CPU kernels with the ops that kernels/<family>/op.py defines.
+#include <sys/mman.h>
+
+#include <optional>
+#include <tuple>
+
 #include "bindings.h"
 #include "cpu/codes.h"
+#include "cpu/hamming_topk.h"
+#include "cpu/simd.h"
 
 namespace adsq {
 namespace {
@@ -36,11 +43,103 @@ Tensor unpack_codes(const Tensor& packed, int64_t num_bits, ScalarType dtype) {
   return codes;
 }
 
+cpu::Threads torch_threads() {
+  return {torch::stable::get_num_threads(), [](int64_t count, const std::function<void(int64_t)>& task) {
+            if (count == 1) return task(0);
+            torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+              for (int64_t i = first; i < last; ++i) task(i);
+            });
+          }};
+}
+
+// A new tensor. The kernel touches each page of a large result for the first time: huge pages make that cheaper.
+Tensor new_result(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  Tensor result = torch::stable::new_empty(like, shape, type);
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kHugePage = 2 << 20;
+  const auto start = reinterpret_cast<uintptr_t>(result.mutable_data_ptr());
+  const uintptr_t bytes = static_cast<uintptr_t>(result.numel()) * (type == ScalarType::Long ? 8 : 4);
+  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage,
+                  last = (start + bytes) / kHugePage * kHugePage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+  return result;
+}
+
+cpu::Codes codes_of(const Tensor& codes) {
+  return {static_cast<const uint8_t*>(codes.const_data_ptr()), codes.size(0), codes.size(1)};
+}
+
+const int64_t* ids_of(const std::optional<Tensor>& ids, int64_t count) {
+  if (!ids) return nullptr;
+  check_vector(*ids, "ids", ScalarType::Long, count);
+  return static_cast<const int64_t*>(ids->const_data_ptr());
+}
+
+std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return torch::stable::contiguous(*tensor);
+}
+
+std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& database, int64_t k,
+                                        const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
+  check_pair(queries, database);
+  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const std::optional<Tensor> allowed = contiguous(mask), names = contiguous(ids);
+  cpu::Codes codes = codes_of(all);
+  if (allowed) {
+    check_vector(*allowed, "mask", ScalarType::Bool, codes.count);
+    codes.mask = static_cast<const bool*>(allowed->const_data_ptr());
+  }
+  Tensor distances = new_result(some, {some.size(0), k}, ScalarType::Int);
+  Tensor indices = new_result(some, {some.size(0), k}, ScalarType::Long);
+  cpu::hamming_topk(codes_of(some), codes, k, ids_of(names, codes.count),
+                    static_cast<int32_t*>(distances.mutable_data_ptr()),
+                    static_cast<int64_t*>(indices.mutable_data_ptr()), torch_threads());
+  return {distances, indices};
+}
+
+std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Tensor& database, int64_t radius,
+                                                 const std::optional<Tensor>& ids) {
+  check_pair(queries, database);
+  STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
+  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const std::optional<Tensor> names = contiguous(ids);
+  const int64_t* id = ids_of(names, all.size(0));
+  const cpu::Threads threads = torch_threads();
+  const cpu::RangeSearch found(codes_of(some), codes_of(all), radius, threads);
+  const int64_t total = found.offsets().back();
+  Tensor offsets = torch::stable::new_empty(some, {some.size(0) + 1}, ScalarType::Long);
+  std::copy(found.offsets().begin(), found.offsets().end(), static_cast<int64_t*>(offsets.mutable_data_ptr()));
+  Tensor distances = new_result(some, {total}, ScalarType::Int), indices = new_result(some, {total}, ScalarType::Long);
+  found.write(id, static_cast<int32_t*>(distances.mutable_data_ptr()),
+              static_cast<int64_t*>(indices.mutable_data_ptr()));
+  return {offsets, distances, indices};
+}
+
+bool simd_supported(int64_t variant) { return cpu::is_supported(static_cast<cpu::Simd>(variant)); }
+
+int64_t simd_active() { return static_cast<int64_t>(cpu::active_simd()); }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("pack_codes", TORCH_BOX(&pack_codes));
   library.impl("unpack_codes", TORCH_BOX(&unpack_codes));
+  library.impl("hamming_topk", TORCH_BOX(&hamming_topk));
+  library.impl("hamming_range", TORCH_BOX(&hamming_range));
+}
+
+// What the library says about itself: numbers are those of cpu::Simd.
+STABLE_TORCH_LIBRARY(adsq_cpu, library) {
+  library.def("simd_supported(int variant) -> bool");
+  library.def("simd_active() -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(adsq_cpu, CompositeExplicitAutograd, library) {
+  library.impl("simd_supported", TORCH_BOX(&simd_supported));
+  library.impl("simd_active", TORCH_BOX(&simd_active));
 }
 
 }  // namespace adsq

@@ -12,6 +12,7 @@ import torch
 
 _FOLDER = Path(__file__).parent
 _LIBRARIES = {"CPU": "_adsq_cpu.so", "CUDA": "_adsq_cuda.so"}
+_SIMD = ("generic", "avx2", "avx512")  # as numbered in csrc/cpu/simd.h, the slowest first
 _not_loaded: dict[str, str] = {}  # dispatch key -> why its library is not in use
 _warned = False
 
@@ -67,6 +68,13 @@ def warn_without_cuda_library() -> None:
         warnings.warn(f"adsq runs on plain PyTorch on the GPU, more slowly: {reason}", RuntimeWarning, stacklevel=2)
 
 
+def simd_variants() -> tuple[str, ...]:
+    """Name the variants of the C++ search kernels this machine can run, the fastest first. ADSQ_SIMD forces one."""
+    if "CPU" in _not_loaded:
+        return ()
+    return tuple(name for i, name in reversed([*enumerate(_SIMD)]) if torch.ops.adsq_cpu.simd_supported(i))
+
+
 def implementations() -> list[Implementation]:
     """Tell for every op what it would use on the CPU and on a GPU of this machine, and why."""
     names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("adsq::"))
@@ -78,6 +86,8 @@ def _implementation(name: str, key: str) -> Implementation:
     device, language = ("CPU", "C++") if key == "CPU" else ("GPU", "CUDA C++")
     uses = language if native else "PyTorch"
     why = f"{_LIBRARIES[key]} is loaded" if native else _not_loaded.get(key, "has no native kernel")
+    if native and key == "CPU" and name.startswith("adsq::hamming"):
+        uses = f"C++ ({_SIMD[torch.ops.adsq_cpu.simd_active()]})"
     if key == "CUDA" and not torch.cuda.is_available():
         uses, why = "nothing", f"torch sees no CUDA device; else {uses}: {why}"
     return Implementation(name.removeprefix("adsq::"), device, uses, why)

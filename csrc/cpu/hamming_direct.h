@@ -1,0 +1,168 @@
+// The kernels that compute one distance after the other, written once for every instruction set. Each
+// hamming_scan_<simd>.cpp defines a type Isa for them:
+//
+//   Distances     a vector of kCodes distances, 64 bits each
+//   broadcast, load_words, store; differing: how many bits differ; add; low: the smaller; pair_sums: of neighbouring
+//   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits a lane widen,
+//   write_indices: as in ScanKernels, for as many as suit it; they return how many
+//
+// Everything lies in an unnamed namespace and calls no template of the standard library: a function that two files
+// compile for different instruction sets must not be merged by the linker.
+#pragma once
+#include "cpu/hamming_scan.h"
+
+#define ADSQ_INLINE inline __attribute__((always_inline))
+
+namespace adsq::cpu {
+namespace {
+
+// One distance. Word w of the code is words[w * stride].
+ADSQ_INLINE int64_t one_distance(const uint64_t* words, int64_t stride, const uint64_t* query, int num_words) {
+  int64_t sum = 0;
+  for (int w = 0; w < num_words; ++w) sum += __builtin_popcountll(words[w * stride] ^ query[w]);
+  return sum;
+}
+
+ADSQ_INLINE void accept(Selection& selection, int64_t distance, int64_t index) {
+  if (distance > selection.threshold) return;
+  if (selection.count == selection.capacity) {
+    make_room(selection);
+    if (distance > selection.threshold) return;
+  }
+  selection.keys[selection.count++] = static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(index);
+}
+
+// Vectors of distances that are looked at together: one comparison decides for all of them that none is near.
+constexpr int kGroup = 8;
+
+template <class Isa>
+struct Direct {
+  using Distances = typename Isa::Distances;
+  static constexpr int kCodes = Isa::kCodes;
+
+  // Adds codes 0..count-1 to a selection. group(i, d) sets d to the distances of the codes from i on, single(i) returns
+  // one distance, index(i) the index of a code.
+  template <class Group, class Single, class Index>
+  static ADSQ_INLINE void scan(int64_t count, Selection& selection, Group group, Single single, Index index) {
+    if (selection.threshold < 0) return;
+    Distances threshold = Isa::broadcast(selection.threshold);
+    int64_t i = 0;
+    for (; i + kGroup * kCodes <= count; i += kGroup * kCodes) {
+      Distances d[kGroup];
+      group(i, d);
+      const Distances low = Isa::low(Isa::low(Isa::low(d[0], d[1]), Isa::low(d[2], d[3])),
+                                     Isa::low(Isa::low(d[4], d[5]), Isa::low(d[6], d[7])));
+      if (__builtin_expect(Isa::within(low, threshold) == 0, 1)) continue;
+      uint64_t values[kGroup * kCodes];
+      for (int v = 0; v < kGroup; ++v) Isa::store(values + v * kCodes, d[v]);
+      for (int v = 0; v < kGroup; ++v) {
+        for (unsigned near = Isa::within(d[v], threshold); near != 0; near &= near - 1) {
+          const int code = v * kCodes + __builtin_ctz(near);
+          accept(selection, static_cast<int64_t>(values[code]), index(i + code));
+        }
+      }
+      if (selection.threshold < 0) return;
+      threshold = Isa::broadcast(selection.threshold);
+    }
+    for (; i < count; ++i) accept(selection, single(i), index(i));
+  }
+
+  static ADSQ_INLINE void group_distances(const Block& block, const uint64_t* query, int num_words, int64_t i,
+                                          Distances* d) {
+    for (int v = 0; v < kGroup; ++v) d[v] = Isa::broadcast(0);
+    for (int w = 0; w < num_words; ++w) {
+      const Distances bits = Isa::broadcast(static_cast<int64_t>(query[w]));
+      const uint64_t* words = block.words + w * block.stride + i;
+      for (int v = 0; v < kGroup; ++v) d[v] = Isa::add(d[v], Isa::differing(Isa::load_words(words + v * kCodes), bits));
+    }
+  }
+
+  static bool scan_direct(const Block& block, const Queries& queries) {
+    bool ended = false;
+    for (int64_t q = 0; q < queries.count; ++q) {
+      Selection& selection = queries.selections[q];
+      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
+      scan(
+          block.count, selection,
+          [&](int64_t i, Distances* d)
+              __attribute__((always_inline)) { group_distances(block, query, queries.num_words, i, d); },
+          [&](int64_t i) { return one_distance(block.words + i, block.stride, query, queries.num_words); },
+          [&](int64_t i) { return block.index(i); });
+      ended |= selection.threshold < 0;
+    }
+    return ended;
+  }
+
+  static void distances(const Block& block, const uint64_t* query, int num_words, uint16_t* out) {
+    int64_t i = 0;
+    for (; i + kGroup * kCodes <= block.count; i += kGroup * kCodes) {
+      Distances d[kGroup];
+      group_distances(block, query, num_words, i, d);
+      for (int v = 0; v < kGroup; ++v) Isa::narrow(out + i + v * kCodes, d[v]);
+    }
+    for (; i < block.count; ++i) {
+      out[i] = static_cast<uint16_t>(one_distance(block.words + i, block.stride, query, num_words));
+    }
+  }
+
+  // Distances of kCodes codes of kWords words each, as they lie in memory: their words fill kWords vectors, and
+  // neighbouring lanes are added up until one lane a code is left.
+  template <int kWords, int kVectors = kWords>
+  static ADSQ_INLINE Distances row_distances(const uint64_t* words, Distances query) {
+    if constexpr (kVectors == 1) {
+      return Isa::differing(Isa::load_words(words), query);
+    } else {
+      return Isa::pair_sums(row_distances<kWords, kVectors / 2>(words, query),
+                            row_distances<kWords, kVectors / 2>(words + kCodes * kVectors / 2, query));
+    }
+  }
+
+  template <int kWords>
+  static bool scan_rows_of(const uint64_t* rows, int64_t count, int64_t first, const Queries& queries) {
+    bool ended = false;
+    for (int64_t q = 0; q < queries.count; ++q) {
+      Selection& selection = queries.selections[q];
+      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
+      uint64_t repeated[kCodes];
+      for (int lane = 0; lane < kCodes; ++lane) repeated[lane] = query[lane % kWords];
+      const Distances bits = Isa::load_words(repeated);
+      scan(
+          count, selection,
+          [&](int64_t i, Distances* d) __attribute__((always_inline)) {
+            for (int v = 0; v < kGroup; ++v) d[v] = row_distances<kWords>(rows + (i + v * kCodes) * kWords, bits);
+          },
+          [&](int64_t i) { return one_distance(rows + i * kWords, 1, query, kWords); },
+          [&](int64_t i) { return first + i; });
+      ended |= selection.threshold < 0;
+    }
+    return ended;
+  }
+
+  static bool scan_rows(const uint8_t* rows, int64_t count, int64_t first, const Queries& queries) {
+    const auto* words = reinterpret_cast<const uint64_t*>(rows);
+    if (queries.num_words == 1) return scan_rows_of<1>(words, count, first, queries);
+    if (queries.num_words == 2) return scan_rows_of<2>(words, count, first, queries);
+    return scan_rows_of<4>(words, count, first, queries);
+  }
+
+  static void write_indices(const uint32_t* from, int64_t count, int64_t* to) {
+    for (int64_t i = Isa::write_indices(from, count, to); i < count; ++i) to[i] = from[i];
+  }
+
+  static void widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    const int64_t done = Isa::widen(rows, width, count, words, stride);
+    const int64_t whole = width / 8, rest = width % 8;
+    for (int64_t i = done; i < count; ++i) {
+      const uint8_t* row = rows + i * width;
+      for (int64_t w = 0; w < whole; ++w) __builtin_memcpy(words + w * stride + i, row + 8 * w, 8);
+      if (rest > 0) {
+        uint64_t last = 0;
+        for (int64_t b = 0; b < rest; ++b) last |= static_cast<uint64_t>(row[8 * whole + b]) << (8 * b);
+        words[whole * stride + i] = last;
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace adsq::cpu

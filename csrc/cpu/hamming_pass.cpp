@@ -1,0 +1,168 @@
+#include "cpu/hamming_pass.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/hamming_sliced.h"
+
+namespace adsq::cpu {
+namespace {
+
+constexpr int64_t kCacheBytes = 32768;
+constexpr int64_t kPartCodes = 4096;  // codes that a thread takes at least, where the database is split
+constexpr int64_t kBoundary = 512;    // parts begin on whole sliced blocks
+// Comparisons of words below which a second thread costs more than it brings.
+constexpr int64_t kSmallWork = 1 << 17;
+
+// Moves selections whose search is over behind the others, with their records, and returns how many are left.
+int64_t drop_ended(Selection* selections, int64_t count, uint8_t* records, int64_t record_size) {
+  for (int64_t q = 0; q < count;) {
+    if (selections[q].threshold >= 0) {
+      ++q;
+      continue;
+    }
+    --count;
+    std::swap(selections[q], selections[count]);
+    if (records != nullptr) {
+      std::swap_ranges(records + q * record_size, records + (q + 1) * record_size, records + count * record_size);
+    }
+  }
+  return count;
+}
+
+void scan_part_sliced(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last,
+                      Queries& queries) {
+  const int width = sliced_width(database.width);
+  const int64_t record_size = sliced_record_size(width);
+  std::vector<uint8_t> records(static_cast<size_t>(queries.count * record_size));
+  for (int64_t q = 0; q < queries.count; ++q) {
+    const Selection& selection = queries.selections[q];
+    uint8_t* record = records.data() + q * record_size;
+    make_record(queries.words + static_cast<int64_t>(selection.query) * queries.num_words, width, record);
+    set_threshold(record, width, selection.threshold);
+  }
+  const auto scratch = aligned_array<char>(kernels.sliced_scratch_size(width, queries.count));
+  BlockReader reader(kernels, database, first, last, kernels.lanes);
+  for (Block block; queries.count > 0 && reader.next(block);) {
+    if (kernels.scan_sliced(block, queries, width, records.data(), scratch.get())) {
+      queries.count = drop_ended(queries.selections, queries.count, records.data(), record_size);
+    }
+  }
+}
+
+}  // namespace
+
+const ScanKernels& scan_kernels() {
+#if defined(__x86_64__)
+  switch (active_simd()) {
+    case Simd::kAvx512: return avx512::kScanKernels;
+    case Simd::kAvx2: return avx2::kScanKernels;
+    case Simd::kGeneric: break;
+  }
+#endif
+  return generic::kScanKernels;
+}
+
+BlockReader::BlockReader(const ScanKernels& kernels, const Codes& codes, int64_t first, int64_t last,
+                         int64_t block_size)
+    : kernels_(kernels),
+      codes_(codes),
+      next_(first),
+      last_(last),
+      block_size_(block_size),
+      words_(aligned_array<uint64_t>(static_cast<size_t>(codes.num_words() * block_size))) {
+  // A sliced block is read to its end, also where it is not full.
+  std::memset(words_.get(), 0, sizeof(uint64_t) * static_cast<size_t>(codes.num_words() * block_size));
+}
+
+bool BlockReader::next(Block& block) {
+  block = {words_.get(), block_size_, 0, next_, nullptr};
+  if (codes_.mask != nullptr) {
+    gather(block);
+    return block.count > 0;
+  }
+  block.count = std::min(block_size_, last_ - next_);
+  if (block.count <= 0) return false;
+  const uint8_t* rows = codes_.rows + next_ * codes_.width;
+  if (codes_.width == 8 && codes_.are_words() && block.count == block_size_) {
+    block.words = reinterpret_cast<const uint64_t*>(rows);
+  } else {
+    kernels_.widen(rows, codes_.width, block.count, words_.get(), block_size_);
+  }
+  next_ += block.count;
+  return true;
+}
+
+// Fills the block with codes that the mask allows, so that no lane is wasted on others.
+void BlockReader::gather(Block& block) {
+  positions_.clear();
+  rows_.resize(static_cast<size_t>(block_size_ * codes_.width));
+  const auto size = static_cast<size_t>(codes_.width);
+  while (next_ < last_ && static_cast<int64_t>(positions_.size()) < block_size_) {
+    uint64_t eight;
+    if (next_ + 8 <= last_ && (std::memcpy(&eight, codes_.mask + next_, 8), eight == 0)) {
+      next_ += 8;
+      continue;
+    }
+    if (codes_.mask[next_]) {
+      std::memcpy(rows_.data() + positions_.size() * size, codes_.rows + next_ * codes_.width, size);
+      positions_.push_back(next_);
+    }
+    ++next_;
+  }
+  block.count = static_cast<int64_t>(positions_.size());
+  block.positions = positions_.data();
+  kernels_.widen(rows_.data(), codes_.width, block.count, words_.get(), block_size_);
+}
+
+Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries) {
+  const int num_words = queries.num_words();
+  auto words = aligned_array<uint64_t>(static_cast<size_t>(queries.count * num_words));
+  for (int64_t q = 0; q < queries.count; ++q) {
+    kernels.widen(queries.rows + q * queries.width, queries.width, 1, words.get() + q * num_words, 1);
+  }
+  return words;
+}
+
+int64_t direct_block_size(int num_words) { return std::max<int64_t>(64, kCacheBytes / (8 * num_words) / 64 * 64); }
+
+void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries) {
+  queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
+  if (first >= last || queries.count == 0) return;
+  if (database.width <= kMaxSlicedWidth && queries.count >= kernels.sliced_queries) {
+    return scan_part_sliced(kernels, database, first, last, queries);
+  }
+  const int num_words = database.num_words();
+  const int64_t block_size = direct_block_size(num_words);
+  // Rows of 16 and 32 bytes cost shuffles for each query, so that for several queries it pays to spread them once.
+  const bool as_rows = kernels.scan_rows != nullptr && database.mask == nullptr && database.are_words() &&
+                       (num_words == 1 || ((num_words == 2 || num_words == 4) && queries.count <= 2));
+  if (as_rows) {
+    for (int64_t i = first; i < last && queries.count > 0; i += block_size) {
+      if (kernels.scan_rows(database.rows + i * database.width, std::min(block_size, last - i), i, queries)) {
+        queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
+      }
+    }
+    return;
+  }
+  BlockReader reader(kernels, database, first, last, block_size);
+  for (Block block; queries.count > 0 && reader.next(block);) {
+    if (kernels.scan_direct(block, queries)) {
+      queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
+    }
+  }
+}
+
+Split split_work(const Codes& database, int64_t num_queries, int64_t threads) {
+  const int64_t work = database.count * std::max<int64_t>(1, num_queries) * database.num_words();
+  threads = std::min(threads, 1 + work / kSmallWork);
+  const int64_t codes = std::max<int64_t>(1, std::min(threads, database.count / kPartCodes));
+  return {codes, std::max<int64_t>(1, std::min(threads / codes, num_queries / 32))};
+}
+
+int64_t part_start(int64_t count, int64_t part, int64_t parts) {
+  if (part == parts) return count;
+  return count / kBoundary * part / parts * kBoundary;
+}
+
+}  // namespace adsq::cpu

@@ -1,0 +1,83 @@
+// One pass over (a part of) the database for many queries: blocks are read, and each is compared with all queries.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "cpu/hamming_scan.h"
+
+namespace adsq::cpu {
+
+// Runs task(0), ..., task(count - 1), at most `count` of them at the same time.
+struct Threads {
+  int64_t count;
+  std::function<void(int64_t count, const std::function<void(int64_t)>& task)> run;
+};
+
+// Packed codes, [count, width] without gaps, and which of them may be found (null: all).
+struct Codes {
+  const uint8_t* rows;
+  int64_t count;
+  int64_t width;
+  const bool* mask = nullptr;
+
+  int num_words() const { return static_cast<int>((width + 7) / 8); }
+  // Whether the rows can be read as words where they lie.
+  bool are_words() const { return width % 8 == 0 && reinterpret_cast<uintptr_t>(rows) % 8 == 0; }
+};
+
+// Memory for vectors of any instruction set.
+struct AlignedDelete {
+  void operator()(void* memory) const { std::free(memory); }
+};
+template <typename T>
+using Aligned = std::unique_ptr<T[], AlignedDelete>;
+
+template <typename T>
+Aligned<T> aligned_array(size_t count) {
+  void* memory = std::aligned_alloc(64, (count * sizeof(T) + 127) / 64 * 64);
+  if (memory == nullptr) throw std::bad_alloc();
+  return Aligned<T>(static_cast<T*>(memory));
+}
+
+// Yields the codes first..last-1 that the mask allows, in order, in blocks of up to `block_size`.
+class BlockReader {
+ public:
+  BlockReader(const ScanKernels& kernels, const Codes& codes, int64_t first, int64_t last, int64_t block_size);
+  bool next(Block& block);
+
+ private:
+  void gather(Block& block);
+
+  const ScanKernels& kernels_;
+  const Codes codes_;
+  int64_t next_;
+  const int64_t last_, block_size_;
+  Aligned<uint64_t> words_;
+  std::vector<int64_t> positions_;
+  std::vector<uint8_t> rows_;
+};
+
+// Spreads all queries into words, [count][num_words].
+Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries);
+
+// Codes in a block that stays in the L1 cache while all queries pass over it.
+int64_t direct_block_size(int num_words);
+
+// Adds the codes first..last-1 to the selections, which are in any order afterwards.
+void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries);
+
+// Into how many parts the database and the queries are split, so that `threads` have work and each part is worth it.
+struct Split {
+  int64_t codes;
+  int64_t queries;
+};
+Split split_work(const Codes& database, int64_t num_queries, int64_t threads);
+
+// Boundary `part` of `parts` parts of `count` codes, on whole blocks.
+int64_t part_start(int64_t count, int64_t part, int64_t parts);
+
+}  // namespace adsq::cpu

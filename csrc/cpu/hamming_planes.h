@@ -1,0 +1,194 @@
+// The bit-sliced kernel of hamming_sliced.h, written once for every instruction set. Each hamming_scan_<simd>.cpp
+// defines a type Planes for it:
+//
+//   Plane         a vector of bits, one lane a code
+//   load, store (and _unaligned), ones, exclusive_or, exclusive_or3, majority; both: a and b; without: a and not b;
+//   any; words_in_use: which 64-bit words are not 0, as bits; transpose: 64 planes from the words of all lanes' codes
+//
+// In an unnamed namespace, for the reason given in hamming_direct.h.
+#pragma once
+#include "cpu/hamming_direct.h"
+#include "cpu/hamming_sliced.h"
+
+namespace adsq::cpu {
+namespace {
+
+template <class Planes>
+struct Sliced {
+  using Plane = typename Planes::Plane;
+  static constexpr int kLanes = 8 * sizeof(Plane);
+
+  struct Tables {
+    Plane* carries;  // [groups][8]
+    Plane* starts;   // [4]
+  };
+
+  static void add_table(Plane* table, Plane a, Plane b, Plane c) {
+    const Plane ones = Planes::ones();
+    const Plane not_a = Planes::exclusive_or(a, ones), not_b = Planes::exclusive_or(b, ones);
+    const Plane entries[4] = {Planes::majority(a, b, c), Planes::majority(not_a, b, c), Planes::majority(a, not_b, c),
+                              Planes::majority(not_a, not_b, c)};
+    for (int e = 0; e < 4; ++e) {
+      Planes::store(table + e, entries[e]);
+      Planes::store(table + 7 - e, Planes::exclusive_or(entries[e], ones));  // all three bits the other way round
+    }
+  }
+
+  static void build_tables(Plane* planes, int count, const Tables& tables) {
+    Plane* table = tables.carries;
+    while (count > 1) {
+      int next = 0, j = 0;
+      for (; j + 3 <= count; j += 3, table += 8) {
+        const Plane a = Planes::load(planes + j), b = Planes::load(planes + j + 1), c = Planes::load(planes + j + 2);
+        add_table(table, a, b, c);
+        Planes::store(planes + next++, Planes::exclusive_or3(a, b, c));
+      }
+      if (count == 2) {
+        const Plane a = Planes::load(planes), b = Planes::load(planes + 1);
+        add_table(table, a, b, Planes::exclusive_or(a, a));
+        Planes::store(planes + next++, Planes::exclusive_or(a, b));
+      } else {
+        for (; j < count; ++j) Planes::store(planes + next++, Planes::load(planes + j));
+      }
+      count = next;
+    }
+    const Plane parity = Planes::load(planes), ones = Planes::ones();
+    Planes::store(tables.starts + kZeros, Planes::exclusive_or(ones, ones));
+    Planes::store(tables.starts + kOnes, ones);
+    Planes::store(tables.starts + kParity, parity);
+    Planes::store(tables.starts + kNotParity, Planes::exclusive_or(parity, ones));
+  }
+
+  static ADSQ_INLINE Plane entry(const Plane* table, uint8_t place) {
+    return Planes::load(reinterpret_cast<const char*>(table) + size_t{place} * (sizeof(Plane) / kPlace));
+  }
+
+  // Adds the carries of kTables <= 2^kLevel groups from `first` on to the running sum, whose digits below kLevel are
+  // sum[0..kLevel), and returns what overflows them: one plane of weight 2^kLevel.
+  template <int kLevel, int kTables, int kFirst>
+  static ADSQ_INLINE Plane add_carries(const Plane* carries, const uint8_t* record, Plane* sum) {
+    if constexpr (kLevel == 0) {
+      return entry(carries + 8 * kFirst, record[kFirst]);
+    } else {
+      constexpr int kHalf = 1 << (kLevel - 1);
+      constexpr int kLeft = kTables < kHalf ? kTables : kHalf;
+      Plane& digit = sum[kLevel - 1];
+      const Plane a = add_carries<kLevel - 1, kLeft, kFirst>(carries, record, sum);
+      if constexpr (kTables > kLeft) {
+        const Plane b = add_carries<kLevel - 1, kTables - kLeft, kFirst + kLeft>(carries, record, sum);
+        const Plane carry = Planes::majority(digit, a, b);
+        digit = Planes::exclusive_or3(digit, a, b);
+        return carry;
+      } else {
+        const Plane carry = Planes::both(digit, a);
+        digit = Planes::exclusive_or(digit, a);
+        return carry;
+      }
+    }
+  }
+
+  static size_t scratch_size(int64_t width, int64_t num_queries) {
+    const int sliced = sliced_width(width);
+    const size_t planes = 64 * ((sliced + 7) / 8) + 8 * num_groups(sliced) + 4 + num_queries + 1;
+    return planes * sizeof(Plane) + (num_queries + 1) * sizeof(int32_t);
+  }
+
+  template <int kWidth>
+  static bool scan_width(const Block& block, const Queries& queries, uint8_t* records, void* scratch) {
+    constexpr int kWords = (kWidth + 7) / 8, kGroups = num_groups(kWidth), kLevels = num_levels(kWidth);
+    constexpr int kRecord = sliced_record_size(kWidth);
+    auto* planes = static_cast<Plane*>(scratch);
+    const Tables tables{planes + 64 * kWords, planes + 64 * kWords + 8 * kGroups};
+    Plane* near = tables.starts + 4;
+    auto* which = reinterpret_cast<int32_t*>(near + queries.count + 1);
+
+    for (int w = 0; w < kWords; ++w) Planes::transpose(block.words + w * block.stride, planes + 64 * w);
+    build_tables(planes, 8 * kWidth, tables);
+
+    uint64_t lanes[kLanes / 64];
+    for (int w = 0; w < kLanes / 64; ++w) {
+      const int64_t used = block.count - 64 * w;
+      lanes[w] = used >= 64 ? ~uint64_t{0} : used <= 0 ? 0 : (uint64_t{1} << used) - 1;
+    }
+    const Plane valid = Planes::load_unaligned(lanes);
+
+    // First the masks of near codes, without a branch; those that are not empty are looked at afterwards.
+    int64_t found = 0;
+    for (int64_t q = 0; q < queries.count; ++q) {
+      const uint8_t* record = records + q * kRecord;
+      Plane sum[kLevels];
+      for (int level = 0; level < kLevels; ++level) sum[level] = entry(tables.starts, record[kGroups + level]);
+      const Plane far = add_carries<kLevels, kGroups, 0>(tables.carries, record, sum);
+      const Plane mask = Planes::without(valid, far);
+      Planes::store(near + found, mask);
+      which[found] = static_cast<int32_t>(q);
+      found += Planes::any(mask);
+    }
+    bool ended = false;
+    for (int64_t f = 0; f < found; ++f) {
+      Selection& selection = queries.selections[which[f]];
+      uint8_t* record = records + which[f] * kRecord;
+      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
+      Plane mask = Planes::load(near + f);
+      const int threshold = selection.threshold;
+      if (threshold == 0) {
+        const Start odd = record[kGroups + kLevels] ? kNotParity : kParity;
+        mask = Planes::without(mask, Planes::load(tables.starts + odd));
+      }
+      uint64_t bits[kLanes / 64];
+      Planes::store_unaligned(bits, mask);
+      for (unsigned words = Planes::words_in_use(mask); words != 0; words &= words - 1) {
+        const int w = __builtin_ctz(words);
+        for (uint64_t rest = bits[w]; rest != 0; rest &= rest - 1) {
+          const int lane = 64 * w + __builtin_ctzll(rest);
+          accept(selection, one_distance(block.words + lane, block.stride, query, kWords), block.index(lane));
+        }
+      }
+      if (selection.threshold < 0) {
+        ended = true;
+      } else if (selection.threshold != threshold) {
+        set_threshold(record, kWidth, selection.threshold);
+      }
+    }
+    return ended;
+  }
+
+  static bool scan(const Block& block, const Queries& queries, int64_t width, uint8_t* records, void* scratch) {
+    switch (sliced_width(width)) {
+      case 2: return scan_width<2>(block, queries, records, scratch);
+      case 4: return scan_width<4>(block, queries, records, scratch);
+      case 6: return scan_width<6>(block, queries, records, scratch);
+      case 8: return scan_width<8>(block, queries, records, scratch);
+      case 12: return scan_width<12>(block, queries, records, scratch);
+      case 16: return scan_width<16>(block, queries, records, scratch);
+      case 24: return scan_width<24>(block, queries, records, scratch);
+      default: return scan_width<32>(block, queries, records, scratch);
+    }
+  }
+};
+
+// 64 planes from the words of kLanes codes, by swapping ever smaller blocks of bits, all groups of 64 codes side by
+// side.
+template <class Planes>
+ADSQ_INLINE void transpose_by_swaps(const uint64_t* words, typename Planes::Plane* planes) {
+  using Plane = typename Planes::Plane;
+  constexpr int kGroups = sizeof(Plane) / 8;
+  uint64_t block[64][kGroups];
+  for (int j = 0; j < 64; ++j) {
+    for (int g = 0; g < kGroups; ++g) block[j][g] = words[64 * g + j];
+  }
+  uint64_t mask = 0xFFFFFFFF;
+  for (int size = 32; size != 0; size >>= 1, mask ^= mask << size) {
+    for (int j = 0; j < 64; j = (j + size + 1) & ~size) {
+      for (int g = 0; g < kGroups; ++g) {
+        const uint64_t swap = ((block[j][g] >> size) ^ block[j + size][g]) & mask;
+        block[j + size][g] ^= swap;
+        block[j][g] ^= swap << size;
+      }
+    }
+  }
+  __builtin_memcpy(planes, block, sizeof(block));
+}
+
+}  // namespace
+}  // namespace adsq::cpu

@@ -1,0 +1,79 @@
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "cpu/hamming_planes.h"
+
+namespace adsq::cpu::avx2 {
+namespace {
+
+struct Planes {
+  using Plane = __m256i;
+  static Plane load(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
+  static Plane load_unaligned(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+  static void store(void* to, Plane a) { _mm256_store_si256(static_cast<__m256i*>(to), a); }
+  static void store_unaligned(void* to, Plane a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
+  static Plane ones() { return _mm256_set1_epi64x(-1); }
+  static Plane exclusive_or(Plane a, Plane b) { return _mm256_xor_si256(a, b); }
+  static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+  static Plane majority(Plane a, Plane b, Plane c) {
+    // a ^ b is there already where the sum is wanted too.
+    return _mm256_or_si256(_mm256_and_si256(_mm256_xor_si256(a, b), c), _mm256_and_si256(a, b));
+  }
+  static Plane both(Plane a, Plane b) { return _mm256_and_si256(a, b); }
+  static Plane without(Plane a, Plane b) { return _mm256_andnot_si256(b, a); }
+  static bool any(Plane a) { return !_mm256_testz_si256(a, a); }
+  static unsigned words_in_use(Plane a) {
+    const __m256i zero = _mm256_cmpeq_epi64(a, _mm256_setzero_si256());
+    return 0xFu ^ static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(zero)));
+  }
+  static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
+};
+
+struct Isa {
+  static constexpr int kCodes = 4;
+  using Distances = __m256i;
+  static Distances broadcast(int64_t value) { return _mm256_set1_epi64x(value); }
+  static Distances load_words(const uint64_t* words) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+  }
+  // Bits of each half byte by table, added up over the bytes of each word.
+  static Distances differing(Distances words, Distances query) {
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
+                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i half = _mm256_set1_epi8(0x0F), bits = _mm256_xor_si256(words, query);
+    const __m256i lower = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, half));
+    const __m256i upper = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), half));
+    return _mm256_sad_epu8(_mm256_add_epi8(lower, upper), _mm256_setzero_si256());
+  }
+  static Distances add(Distances a, Distances b) { return _mm256_add_epi64(a, b); }
+  static Distances low(Distances a, Distances b) { return _mm256_min_epu32(a, b); }  // the upper halves are zero
+  static Distances pair_sums(Distances a, Distances b) {
+    return _mm256_permute4x64_epi64(add(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)), 0xD8);
+  }
+  static unsigned within(Distances a, Distances limit) {
+    return 0xFu ^ static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(a, limit))));
+  }
+  static void store(uint64_t* to, Distances a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a); }
+  static void narrow(uint16_t* to, Distances a) {
+    uint64_t values[4];
+    store(values, a);
+    for (int i = 0; i < 4; ++i) to[i] = static_cast<uint16_t>(values[i]);
+  }
+  static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
+  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
+};
+
+}  // namespace
+
+const ScanKernels kScanKernels{24,
+                               Sliced<Planes>::kLanes,
+                               &Sliced<Planes>::scan,
+                               &Sliced<Planes>::scratch_size,
+                               &Direct<Isa>::widen,
+                               &Direct<Isa>::scan_direct,
+                               &Direct<Isa>::scan_rows,
+                               &Direct<Isa>::distances,
+                               &Direct<Isa>::write_indices};
+
+}  // namespace adsq::cpu::avx2
+#endif

@@ -1,0 +1,162 @@
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "cpu/hamming_planes.h"
+
+namespace adsq::cpu::avx512 {
+namespace {
+
+struct Planes {
+  using Plane = __m512i;
+  static Plane load(const void* from) { return _mm512_load_si512(from); }
+  static Plane load_unaligned(const void* from) { return _mm512_loadu_si512(from); }
+  static void store(void* to, Plane a) { _mm512_store_si512(to, a); }
+  static void store_unaligned(void* to, Plane a) { _mm512_storeu_si512(to, a); }
+  static Plane ones() { return _mm512_set1_epi64(-1); }
+  static Plane exclusive_or(Plane a, Plane b) { return _mm512_xor_si512(a, b); }
+  static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+  static Plane majority(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0xE8); }
+  static Plane both(Plane a, Plane b) { return _mm512_and_si512(a, b); }
+  static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
+  static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }
+  static unsigned words_in_use(Plane a) { return _mm512_test_epi64_mask(a, a); }
+
+  // Exchanges rows and columns of 8 vectors of 8 words.
+  static ADSQ_INLINE void transpose_words(__m512i* r) {
+    __m512i s[8], t[8];
+    for (int i = 0; i < 8; i += 2) {
+      s[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+      s[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      for (int j = 0; j < 2; ++j) {
+        t[i + j] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0x88);
+        t[i + j + 2] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0xDD);
+      }
+    }
+    for (int j = 0; j < 4; ++j) {
+      r[j] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0x88);
+      r[j + 4] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0xDD);
+    }
+  }
+
+  // 64 planes from 512 words. Bits: the bytes of 8 codes are grouped by column, and an affine map with the identity
+  // turns each group of 8 x 8 bits. Bytes: two rounds of turning 8 x 8 words, with the bytes turned in between.
+  static void transpose(const uint64_t* words, Plane* planes) {
+    alignas(64) uint8_t columns[64], reversed[64];
+    for (int i = 0; i < 64; ++i) {
+      columns[i] = static_cast<uint8_t>(8 * (i % 8) + i / 8);
+      reversed[i] = static_cast<uint8_t>(8 * (7 - i % 8) + i / 8);
+    }
+    const __m512i by_column = load(columns), by_column_reversed = load(reversed);
+    const __m512i identity = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
+    __m512i turned[64];  // [column][group of 64 codes]
+    for (int g = 0; g < 8; ++g) {
+      __m512i r[8];
+      for (int v = 0; v < 8; ++v) {
+        const __m512i bytes = _mm512_permutexvar_epi8(by_column_reversed, load_unaligned(words + 64 * g + 8 * v));
+        r[v] = _mm512_gf2p8affine_epi64_epi8(identity, bytes, 0);
+      }
+      transpose_words(r);
+      for (int c = 0; c < 8; ++c) turned[8 * c + g] = _mm512_permutexvar_epi8(by_column, r[c]);
+    }
+    for (int c = 0; c < 8; ++c) {
+      __m512i r[8];
+      for (int g = 0; g < 8; ++g) r[g] = turned[8 * c + g];
+      transpose_words(r);
+      for (int b = 0; b < 8; ++b) store(planes + 8 * c + b, r[b]);
+    }
+  }
+};
+
+struct Isa {
+  static constexpr int kCodes = 8;
+  using Distances = __m512i;
+  static Distances broadcast(int64_t value) { return _mm512_set1_epi64(value); }
+  static Distances load_words(const uint64_t* words) { return _mm512_loadu_si512(words); }
+  static Distances differing(Distances words, Distances query) {
+    return _mm512_popcnt_epi64(_mm512_xor_si512(words, query));
+  }
+  static Distances add(Distances a, Distances b) { return _mm512_add_epi64(a, b); }
+  static Distances low(Distances a, Distances b) { return _mm512_min_epu64(a, b); }
+  static __m512i even(__m512i a, __m512i b) {
+    return _mm512_permutex2var_epi64(a, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), b);
+  }
+  static __m512i odd(__m512i a, __m512i b) {
+    return _mm512_permutex2var_epi64(a, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1), b);
+  }
+  static Distances pair_sums(Distances a, Distances b) { return add(even(a, b), odd(a, b)); }
+  static unsigned within(Distances a, Distances limit) { return _mm512_cmple_epu64_mask(a, limit); }
+  static void store(uint64_t* to, Distances a) { _mm512_storeu_si512(to, a); }
+  static void narrow(uint16_t* to, Distances a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi64_epi16(a));
+  }
+
+  // Eight rows at a time, of up to 8 bytes, or of 16 or 32.
+  static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    if (width == 16 || width == 32) return widen_words(rows, width, count, words, stride);
+    if (width > 8) return 0;
+    alignas(64) uint8_t from[64];
+    __mmask64 used = 0;
+    for (int i = 0; i < 64; ++i) {
+      from[i] = static_cast<uint8_t>((i / 8) * width + i % 8);
+      used |= static_cast<__mmask64>(i % 8 < width) << i;
+    }
+    const __m512i places = _mm512_load_si512(from);
+    const __mmask64 read = width == 8 ? ~__mmask64{0} : (__mmask64{1} << (8 * width)) - 1;
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      const __m512i bytes = _mm512_maskz_loadu_epi8(read, rows + i * width);
+      _mm512_storeu_si512(words + i, _mm512_maskz_permutexvar_epi8(used, places, bytes));
+    }
+    return i;
+  }
+
+  static int64_t widen_words(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      const uint8_t* from = rows + i * width;
+      const __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
+      const __m512i first = even(a, b), second = odd(a, b);
+      if (width == 16) {
+        _mm512_storeu_si512(words + i, first);
+        _mm512_storeu_si512(words + stride + i, second);
+        continue;
+      }
+      const __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
+      const __m512i third = even(c, d), fourth = odd(c, d);
+      _mm512_storeu_si512(words + i, even(first, third));
+      _mm512_storeu_si512(words + stride + i, even(second, fourth));
+      _mm512_storeu_si512(words + 2 * stride + i, odd(first, third));
+      _mm512_storeu_si512(words + 3 * stride + i, odd(second, fourth));
+    }
+    return i;
+  }
+
+  static int64_t write_indices(const uint32_t* from, int64_t count, int64_t* to) {
+    if (count < kGroup * kCodes) return 0;
+    int64_t i = 0;
+    while (reinterpret_cast<uintptr_t>(to + i) % 64 != 0) to[i] = from[i], ++i;
+    for (; i + kCodes <= count; i += kCodes) {
+      const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_cvtepu32_epi64(numbers));
+    }
+    _mm_sfence();
+    return i;
+  }
+};
+
+}  // namespace
+
+const ScanKernels kScanKernels{12,
+                               Sliced<Planes>::kLanes,
+                               &Sliced<Planes>::scan,
+                               &Sliced<Planes>::scratch_size,
+                               &Direct<Isa>::widen,
+                               &Direct<Isa>::scan_direct,
+                               &Direct<Isa>::scan_rows,
+                               &Direct<Isa>::distances,
+                               &Direct<Isa>::write_indices};
+
+}  // namespace adsq::cpu::avx512
+#endif

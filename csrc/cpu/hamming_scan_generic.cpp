@@ -1,0 +1,61 @@
+// For any machine. Vectors of 128 bits, which compilers turn into SSE2 or NEON.
+#include "cpu/hamming_planes.h"
+
+namespace adsq::cpu::generic {
+namespace {
+
+struct Planes {
+  typedef uint64_t Plane __attribute__((vector_size(16)));
+  static Plane load(const void* from) { return *static_cast<const Plane*>(from); }
+  static Plane load_unaligned(const void* from) {
+    Plane a;
+    __builtin_memcpy(&a, from, sizeof(a));
+    return a;
+  }
+  static void store(void* to, Plane a) { *static_cast<Plane*>(to) = a; }
+  static void store_unaligned(void* to, Plane a) { __builtin_memcpy(to, &a, sizeof(a)); }
+  static Plane ones() { return Plane{~uint64_t{0}, ~uint64_t{0}}; }
+  static Plane exclusive_or(Plane a, Plane b) { return a ^ b; }
+  static Plane exclusive_or3(Plane a, Plane b, Plane c) { return a ^ b ^ c; }
+  static Plane majority(Plane a, Plane b, Plane c) { return ((a ^ b) & c) | (a & b); }
+  static Plane both(Plane a, Plane b) { return a & b; }
+  static Plane without(Plane a, Plane b) { return a & ~b; }
+  static bool any(Plane a) { return (a[0] | a[1]) != 0; }
+  static unsigned words_in_use(Plane a) { return (a[0] != 0) | (a[1] != 0) << 1; }
+  static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
+};
+
+struct Isa {
+  static constexpr int kCodes = 1;
+  using Distances = int64_t;
+  static Distances broadcast(int64_t value) { return value; }
+  static Distances load_words(const uint64_t* words) {
+    Distances word;
+    __builtin_memcpy(&word, words, sizeof(word));
+    return word;
+  }
+  static Distances differing(Distances words, Distances query) {
+    return __builtin_popcountll(static_cast<uint64_t>(words ^ query));
+  }
+  static Distances add(Distances a, Distances b) { return a + b; }
+  static Distances low(Distances a, Distances b) { return a < b ? a : b; }
+  static unsigned within(Distances a, Distances limit) { return a <= limit; }
+  static void store(uint64_t* to, Distances a) { *to = static_cast<uint64_t>(a); }
+  static void narrow(uint16_t* to, Distances a) { *to = static_cast<uint16_t>(a); }
+  static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
+  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
+};
+
+}  // namespace
+
+const ScanKernels kScanKernels{24,
+                               Sliced<Planes>::kLanes,
+                               &Sliced<Planes>::scan,
+                               &Sliced<Planes>::scratch_size,
+                               &Direct<Isa>::widen,
+                               &Direct<Isa>::scan_direct,
+                               nullptr,
+                               &Direct<Isa>::distances,
+                               &Direct<Isa>::write_indices};
+
+}  // namespace adsq::cpu::generic

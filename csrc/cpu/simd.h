@@ -1,0 +1,15 @@
+// Which instruction set the search kernels use: chosen at run time, in one build.
+#pragma once
+
+namespace adsq::cpu {
+
+enum class Simd { kGeneric = 0, kAvx2 = 1, kAvx512 = 2 };
+
+// Whether this machine runs the variant, and this build has it.
+bool is_supported(Simd simd);
+
+// The best supported variant, or the one that ADSQ_SIMD names (generic, avx2 or avx512). The variable is read at each
+// call. Throws std::invalid_argument for a name that is not one of them, or a variant this machine cannot run.
+Simd active_simd();
+
+}  // namespace adsq::cpu
