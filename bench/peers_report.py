@@ -66,7 +66,7 @@ def title(case: dict[str, Any]) -> str:
     if "classes" in case:
         wanted = "mAP@all"
     else:
-        wanted = "full ranking" if case["k"] == case["codes"] else f"k = {case['k']:,}"
+        wanted = "full ranking" if case["k"] in (0, case["codes"]) else f"k = {case['k']:,}"
     return f"{_short(case['codes'])} x {case['bits']} bits, {queries}, {wanted}"
 
 
@@ -74,6 +74,8 @@ def machine(record: dict[str, Any]) -> str:
     """Return machine, threads and versions as one line."""
     facts = record["machine"]
     threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
+    if facts["pinned_to"] is not None:
+        threads += " on one CPU"
     return f"{facts['cpu']} ({', '.join(facts['features'])}), {threads}; {', '.join(facts['versions'])}"
 
 
