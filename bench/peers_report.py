@@ -119,14 +119,12 @@ def _entries(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _others(record: dict[str, Any]) -> str:
     """Return a sentence about the cases that are not of random codes; empty where there are none."""
-    found = sorted(
-        (_best_ratio(case, "adsq"), f"{case['data']}, {title(case)}")
-        for case in record["cases"]
-        if case["data"] != "random"
-    )
+    others = [case for case in record["cases"] if case["data"] != "random"]
+    ratios = ((_best_ratio(case, "adsq"), f"{case['data']}, {title(case)}") for case in others)
+    found = sorted(pair for pair in ratios if pair[0] is not None)
     if not found:
         return ""
-    kinds = ", ".join(dict.fromkeys(case["data"] for case in record["cases"] if case["data"] != "random"))
+    kinds = ", ".join(dict.fromkeys(case["data"] for case in others))
     return (
         f"With codes that are not random ({kinds}), FAISS's faster variant takes {_cell(found[0][0])} ({found[0][1]}) "
         f"to {_cell(found[-1][0])} times as long ({found[-1][1]}). "
@@ -146,7 +144,7 @@ def _best_ratio(case: dict[str, Any], ours: str) -> float | None:
 def _cell(ratio: float | None) -> str:
     if ratio is None:
         return "-"
-    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
+    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2g}"
 
 
 def _short(count: int) -> str:
