@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test bench study lint format clean
+.PHONY: install demo test bench bench-peers study lint format clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,10 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py $(NATIVE)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint]"
 	touch $@
 
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
+	touch $@
+
 demo: install
 	$(BIN)/adsq demo --out runs/demo
 
@@ -29,6 +33,10 @@ test: install
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=func,param:case --benchmark-columns=median,iqr,rounds
+
+# The table of README.md and docs/peers.png; PEERS="--threads 2" measures with two threads.
+bench-peers: $(VENV)/.peers
+	$(BIN)/python bench/peers.py --data $(PEERS)
 
 # make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
 study: install
