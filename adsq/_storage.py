@@ -60,7 +60,7 @@ class FlatRows:
         return offsets, distances, self._ids_of(rows)
 
     def _ids_of(self, rows: Tensor) -> Tensor:
-        """Return the ids of rows, and -1 for the padding -1."""
+        """Return the ids of rows, and -1 for the padding -1. The only place where the results of ops become ids."""
         if self.size == 0:
             return rows
         return self.ids[rows.clamp(min=0)].masked_fill_(rows < 0, -1)

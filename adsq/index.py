@@ -206,9 +206,9 @@ class HammingIndex:
 
         Args:
             path: The file.
-            mmap: Map the file instead of reading it: at once there, shared between processes, and paged in
-                by the searches. The codes are then not verified. The file must not be changed in place;
-                saving over it is safe. `add` and `remove` copy to memory and leave the file alone.
+            mmap: Map the file instead of reading it: at once there, shared between processes, paged in by the
+                searches, and not limited by the memory. The codes are then not verified. The file must not be
+                changed in place; saving over it is safe. `add` and `remove` copy to memory and leave the file alone.
 
         Returns:
             The index, on the CPU.
