@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,3 +13,24 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """Return a tensor of an array, on its memory where torch can: not for read-only arrays or negative strides."""
     usable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
     return torch.from_numpy(array if usable else array.copy())
+
+
+def as_ids(ids: object, name: str) -> Tensor:
+    """Return ids, a tensor, an array or a list, as a tensor int64 [M], or refuse them."""
+    if not isinstance(ids, Tensor):
+        array = np.asarray(ids)
+        if array.size == 0 and not isinstance(ids, np.ndarray):
+            array = array.astype(np.int64)  # numpy takes [] for floats
+        if array.dtype != np.int64:
+            raise TypeError(f"{name}: expected integers of dtype int64, got {array.dtype}")
+        ids = from_numpy(array)
+    if ids.dtype != torch.int64:
+        raise TypeError(f"{name}: expected dtype torch.int64, got {ids.dtype}")
+    if ids.dim() != 1:
+        raise ValueError(f"{name}: expected shape [M], got {list(ids.shape)}")
+    return ids
+
+
+def like(argument: object, result: Tensor) -> Any:
+    """Return a result as an array if the argument was one."""
+    return result.cpu().numpy() if isinstance(argument, np.ndarray) else result

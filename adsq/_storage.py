@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from adsq.kernels import hamming_range, hamming_topk
+from adsq.kernels.hamming_topk import op
 
 LARGEST_ID = 2**63 - 1
 
@@ -17,19 +18,20 @@ LARGEST_ID = 2**63 - 1
 class FlatRows:
     """Rows in ascending order of id, each with its code. Never changes, so a search needs no lock.
 
-    The buffers may be longer than `size`: rows are appended in place, where no older `FlatRows` looks.
+    The buffers may be longer than `size`: rows are appended in place, where no older `FlatRows` looks. Searches
+    call the ops and not their public functions, since `HammingIndex` has checked the arguments.
     """
 
     code_buffer: Tensor  # uint8 [>= size, B]
     id_buffer: Tensor  # int64 [>= size]
     size: int
 
-    @property
+    @cached_property
     def codes(self) -> Tensor:
         """The codes, uint8 [size, B]."""
         return self.code_buffer[: self.size]
 
-    @property
+    @cached_property
     def ids(self) -> Tensor:
         """The ids, int64 [size], ascending."""
         return self.id_buffer[: self.size]
@@ -48,16 +50,12 @@ class FlatRows:
             positions, found = self.find(allowed)
             mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
             mask[positions[found]] = True
-        distances, rows = hamming_topk(queries, self.codes, k, mask=mask)
-        if self.size == 0:
-            return distances, rows
-        padding = rows < 0
-        return distances, self.ids[rows.clamp_(min=0)].masked_fill_(padding, -1)
+        return op.hamming_topk(queries, self.codes, k, mask, self.ids)
 
     def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
-        offsets, distances, rows = hamming_range(queries, self.codes, radius)
-        return offsets, distances, self.ids[rows]
+        radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
+        return op.hamming_range(queries, self.codes, radius, self.ids)
 
     def precedes(self, other: FlatRows) -> bool:
         """Whether every id here is below every id there."""
@@ -110,7 +108,8 @@ class FlatStorage:
 
     def rows(self) -> FlatRows:
         """Return all rows."""
-        return self.snapshot()[0]
+        runs = self._runs  # replaced by changes, never changed itself: one run needs no lock
+        return runs[0] if len(runs) == 1 else self.snapshot()[0]
 
     def snapshot(self) -> tuple[FlatRows, int]:
         """Return all rows and the id that the next row gets by default."""

@@ -13,6 +13,7 @@ A tensor file is an ordinary safetensors file. Its ``__metadata__`` holds what `
 import errno
 import hashlib
 import json
+import mmap as memory_map
 import os
 import secrets
 import stat
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 _DTYPES = {
@@ -38,9 +38,11 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
 _CHUNK = 1 << 24  # bytes written between two chances for Ctrl-C
 _HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer headers
 _NO_DIGEST = "0" * 64
+_MAP_NORESERVE = getattr(memory_map, "MAP_NORESERVE", 0x4000)  # Python knows it from 3.13; x86 and Arm Linux before
 
 
 def write_tensors(
@@ -114,7 +116,9 @@ def read_tensors(
             the message names the file and the reason.
     """
     path = Path(path)
-    header = _checked_header(path)
+    with path.open("rb") as file:
+        header, data_start = _checked_header(path, file)
+        content = _mapped(file)
     facts = header.pop("__metadata__")
     if facts["kind"] != kind:
         raise ValueError(f"{path}: expected a file of kind {kind!r}, got one of kind {facts['kind']!r}")
@@ -122,11 +126,13 @@ def read_tensors(
         raise ValueError(
             f"{path}: version {facts['version']} of kind {kind!r} is newer than this adsq reads ({version})"
         )
+    tensors = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in header}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
+        for name, entry in header.items():
+            start, end = (data_start + offset for offset in entry["data_offsets"])
+            tensors[name] = content[start:end].view(_TORCH_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged (its header does not describe tensors: {error})") from error
     if not mmap:
         data_hash = hashlib.sha256()
         for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
@@ -205,19 +211,29 @@ def _header(facts: dict[str, str], entries: dict[str, Any], data_sha256: str, he
     return struct.pack("<Q", len(text)) + text
 
 
-def _checked_header(path: Path) -> dict[str, Any]:
-    """Return the header of a file whose header checksum and size are right."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise ValueError(f"{path}: the file is empty")
-        start = file.read(9)
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or not 2 <= length <= _HEADER_LIMIT:
-            raise ValueError(f"{path}: not an adsq file (no safetensors header)")
-        if 8 + length > size:
-            raise ValueError(f"{path}: truncated ({size} bytes, the header alone has {8 + length})")
-        text = start[8:] + file.read(length - 1)
+def _mapped(file: BinaryIO) -> Tensor:
+    """Map a file, uint8 [size], private to this process.
+
+    safetensors maps so too, but reserves memory for all pages in case they are written to, and so cannot map a file
+    that is larger than the memory.
+    """
+    flags = memory_map.MAP_PRIVATE | _MAP_NORESERVE
+    pages = memory_map.mmap(file.fileno(), 0, flags=flags, prot=memory_map.PROT_READ | memory_map.PROT_WRITE)
+    return torch.frombuffer(pages, dtype=torch.uint8)
+
+
+def _checked_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Return the header of a file whose header checksum and size are right, and where the data begin."""
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] != b"{" or not 2 <= length <= _HEADER_LIMIT:
+        raise ValueError(f"{path}: not an adsq file (no safetensors header)")
+    if 8 + length > size:
+        raise ValueError(f"{path}: truncated ({size} bytes, the header alone has {8 + length})")
+    text = start[8:] + file.read(length - 1)
     try:
         header = json.loads(text)
         claimed = header["__metadata__"]["header_sha256"].encode()
@@ -231,4 +247,4 @@ def _checked_header(path: Path) -> dict[str, Any]:
     if size != expected:
         problem = "truncated" if size < expected else "bytes added"
         raise ValueError(f"{path}: {problem} ({size} bytes, expected {expected})")
-    return header
+    return header, 8 + length

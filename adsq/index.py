@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adsq import files
-from adsq._arrays import from_numpy
+from adsq import _faiss, files
+from adsq._arrays import as_ids, from_numpy, like
 from adsq._storage import FlatStorage, refuse
 from adsq.kernels import _checks
 
@@ -137,7 +137,7 @@ class HammingIndex:
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
         distances, found = self._storage.rows().topk(packed, k, allowed)
-        return _like(queries, distances), _like(queries, found)
+        return like(queries, distances), like(queries, found)
 
     def range_search(
         self, queries: Array, radius: int, method: Literal["auto", "scan", "hash"] = "auto"
@@ -162,7 +162,7 @@ class HammingIndex:
         radius = _checks.check_int(radius, "radius", 0)
         packed = self._codes(queries, "queries")
         offsets, distances, found = self._storage.rows().range(packed, radius)
-        return _like(queries, offsets), _like(queries, distances), _like(queries, found)
+        return like(queries, offsets), like(queries, distances), like(queries, found)
 
     def reconstruct(self, ids: Ids) -> Tensor | np.ndarray:
         """Return the codes with these ids.
@@ -181,7 +181,7 @@ class HammingIndex:
         rows = self._storage.rows()
         positions, found = rows.find(wanted)
         refuse(wanted[~found], "is not in the index")
-        return _like(ids, rows.codes[positions])
+        return like(ids, rows.codes[positions])
 
     def to(self, device: str | torch.device) -> HammingIndex:
         """Move the index to a device, in place as in `torch.nn.Module.to`, and return it."""
@@ -206,9 +206,9 @@ class HammingIndex:
 
         Args:
             path: The file.
-            mmap: Map the file instead of reading it: at once there, shared between processes, and paged in
-                by the searches. The codes are then not verified. The file must not be changed in place;
-                saving over it is safe. `add` and `remove` copy to memory and leave the file alone.
+            mmap: Map the file instead of reading it: at once there, shared between processes, paged in by the
+                searches, and not limited by the memory. The codes are then not verified. The file must not be
+                changed in place; saving over it is safe. `add` and `remove` copy to memory and leave the file alone.
 
         Returns:
             The index, on the CPU.
@@ -235,6 +235,45 @@ class HammingIndex:
         index._storage = FlatStorage(codes, ids, next_id)
         return index
 
+    @classmethod
+    def from_faiss(cls, index: Any, num_bits: int | None = None) -> HammingIndex:
+        """Copy the codes and ids of a flat binary index of FAISS. The bits are the same; the order of results is ours.
+
+        Args:
+            index: A `faiss.IndexBinaryFlat`, whose row numbers become the ids, or a `faiss.IndexBinaryIDMap` (or
+                IDMap2) over one, which has ids.
+            num_bits: Length of a code, at most FAISS's d and more than d - 8. By default d, which FAISS has in
+                multiples of 8 only.
+
+        Returns:
+            The index, on the CPU.
+
+        Raises:
+            ImportError: FAISS is not installed (`pip install faiss-cpu`).
+            TypeError: `index` is anything else.
+            ValueError: An id is negative or there twice, `num_bits` does not fit, or bits from num_bits on are set.
+        """
+        codes, ids = _faiss.read(index)
+        width = codes.shape[1]
+        new = cls(8 * width if num_bits is None else num_bits)
+        if (new.num_bits + 7) // 8 != width:
+            raise ValueError(f"num_bits: expected {8 * width - 7} to {8 * width} for d = {8 * width}, got {num_bits}")
+        new.add(codes, ids)
+        return new
+
+    def to_faiss(self) -> Any:
+        """Copy the codes and ids to a flat binary index of FAISS. `meta` and removed ids are not kept.
+
+        Returns:
+            A `faiss.IndexBinaryFlat` if the ids are 0 to N - 1, else a `faiss.IndexBinaryIDMap` over one, which it
+            owns. Its d is num_bits, rounded up to a multiple of 8: pad bits are zero, so the distances are the same.
+
+        Raises:
+            ImportError: FAISS is not installed (`pip install faiss-cpu`).
+        """
+        rows = self._storage.rows()
+        return _faiss.write(rows.codes.cpu().numpy(), rows.ids.cpu().numpy())
+
     def _codes(self, codes: Tensor | np.ndarray, name: str) -> Tensor:
         if isinstance(codes, np.ndarray):
             if codes.dtype != np.uint8:
@@ -248,22 +287,7 @@ class HammingIndex:
 
     def _ids(self, ids: object, name: str) -> Tensor:
         """Check ids and move them to the device: they are small, and often come from elsewhere."""
-        if not isinstance(ids, Tensor):
-            array = np.asarray(ids)
-            if array.size == 0 and not isinstance(ids, np.ndarray):
-                array = array.astype(np.int64)  # numpy takes [] for floats
-            if array.dtype != np.int64:
-                raise TypeError(f"{name}: expected integers of dtype int64, got {array.dtype}")
-            ids = from_numpy(array)
-        if ids.dtype != torch.int64:
-            raise TypeError(f"{name}: expected dtype torch.int64, got {ids.dtype}")
-        if ids.dim() != 1:
-            raise ValueError(f"{name}: expected shape [M], got {list(ids.shape)}")
-        return ids.to(self.device).contiguous()
-
-
-def _like(argument: object, result: Tensor) -> Any:
-    return result.cpu().numpy() if isinstance(argument, np.ndarray) else result
+        return as_ids(ids, name).to(self.device).contiguous()
 
 
 def _check_method(method: str) -> None:

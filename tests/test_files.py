@@ -119,6 +119,22 @@ def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
                     read(path, mmap=True)
 
 
+@pytest.mark.parametrize("change", [{"shape": [7, 4]}, {"dtype": "F4"}, {"dtype": "I64"}])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_wrong_header_with_a_right_checksum_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, mmap: bool
+) -> None:
+    header = files._header
+
+    def wrong(facts: dict, entries: dict, *digests: str) -> bytes:
+        return header(facts, {**entries, "codes": {**entries["codes"], **change}}, *digests)
+
+    monkeypatch.setattr(files, "_header", wrong)
+    write(tmp_path / "a")
+    with pytest.raises(ValueError, match="a: damaged"):
+        read(tmp_path / "a", mmap)
+
+
 @pytest.mark.parametrize("mmap", [False, True])
 def test_every_truncation_is_refused(tmp_path: Path, mmap: bool) -> None:
     path = tmp_path / "a"
