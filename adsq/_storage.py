@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,11 @@ class FlatRows:
         """The ids, int64 [size], ascending."""
         return self.id_buffer[: self.size]
 
+    @cached_property
+    def _names(self) -> Tensor | None:
+        """What an op turns row numbers into: ids, or None where the ids are the row numbers."""
+        return None if self.size == 0 or int(self.ids[-1]) == self.size - 1 else self.ids
+
     def find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the position of each id, int64 [M], and whether it is there at all, bool [M]."""
         if self.size == 0:
@@ -50,12 +56,12 @@ class FlatRows:
             positions, found = self.find(allowed)
             mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
             mask[positions[found]] = True
-        return op.hamming_topk(queries, self.codes, k, mask, self.ids)
+        return op.hamming_topk(queries, self.codes, k, mask, self._names)
 
     def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
         radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
-        return op.hamming_range(queries, self.codes, radius, self.ids)
+        return op.hamming_range(queries, self.codes, radius, self._names)
 
     def precedes(self, other: FlatRows) -> bool:
         """Whether every id here is below every id there."""
@@ -70,7 +76,7 @@ class FlatRows:
         code_buffer, id_buffer = self.code_buffer, self.id_buffer
         if size > id_buffer.shape[0]:
             room = max(size, 2 * self.size)  # so that many small appends copy each row only a few times
-            code_buffer = code_buffer.new_empty(room, code_buffer.shape[1])
+            code_buffer = _new_codes(room, code_buffer)
             id_buffer = id_buffer.new_empty(room)
             code_buffer[: self.size], id_buffer[: self.size] = self.codes, self.ids
         code_buffer[self.size : size], id_buffer[self.size : size] = other.codes, other.ids
@@ -138,7 +144,7 @@ class FlatStorage:
             while len(runs) > 1 and (runs[-2].size <= 2 * runs[-1].size or runs[-2].precedes(runs[-1])):
                 runs[-2:] = [runs[-2].merged(runs[-1])]
             if runs[-1] is new:  # not copied by a merge, and the caller's tensors may change later
-                runs[-1] = FlatRows(codes.clone(), ids.clone(), count)
+                runs[-1] = FlatRows(_new_codes(count, codes).copy_(codes), ids.clone(), count)
             self._runs, self._next_id = runs, max(self._next_id, int(ids[-1]) + 1)
 
     def remove(self, ids: Tensor) -> None:
@@ -161,6 +167,13 @@ class FlatStorage:
             runs[-2:] = [runs[-2].merged(runs[-1])]
         self._runs = runs
         return runs[0]
+
+
+def _new_codes(rows: int, like: Tensor) -> Tensor:
+    """Return uninitialised codes. numpy asks for huge pages where torch does not, and a scan is faster over them."""
+    if like.device.type != "cpu":
+        return like.new_empty(rows, like.shape[1])
+    return torch.from_numpy(np.empty((rows, like.shape[1]), dtype=np.uint8))
 
 
 def refuse(ids: Tensor, why: str) -> None:

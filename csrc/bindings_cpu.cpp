@@ -3,9 +3,11 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "bindings.h"
 #include "cpu/codes.h"
+#include "cpu/hamming_ranking.h"
 #include "cpu/hamming_topk.h"
 #include "cpu/simd.h"
 
@@ -118,6 +120,79 @@ std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Te
   return {offsets, distances, indices};
 }
 
+// Labels and, where they come as rows, the bits made of them.
+struct LabelWords {
+  Tensor source;
+  std::vector<uint64_t> bits;
+  cpu::Labels labels;
+};
+
+LabelWords label_words(const Tensor& labels, const char* name, int64_t count) {
+  LabelWords words{torch::stable::contiguous(labels), {}, {}};
+  const Tensor& source = words.source;
+  STD_TORCH_CHECK((source.dim() == 1 || source.dim() == 2) && source.size(0) == count, name, ": expected ", count,
+                  " class ids or label rows");
+  if (source.dim() == 1) {
+    check_vector(source, name, ScalarType::Long, count);
+    words.labels = {static_cast<const uint64_t*>(source.const_data_ptr()), count, 1, true};
+    return words;
+  }
+  const int64_t num_classes = source.size(1), num_words = (num_classes + 63) / 64;
+  words.bits.resize(static_cast<size_t>(count * num_words));
+  const ScalarType type = source.scalar_type();
+  dispatch_element(type == ScalarType::Bool ? Element::kUInt8 : element_of(type), [&](auto element) {
+    const auto* rows = static_cast<const decltype(element)*>(source.const_data_ptr());
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t c = 0; c < num_classes; ++c) {
+        const uint64_t bit = is_above_zero(rows[i * num_classes + c]);
+        words.bits[static_cast<size_t>(i * num_words + c / 64)] |= bit << (c % 64);
+      }
+    }
+  });
+  words.labels = {words.bits.data(), count, num_words, false};
+  return words;
+}
+
+void check_labels(const cpu::Labels& query_labels, const cpu::Labels& database_labels, const Tensor& queries,
+                  const Tensor& database) {
+  STD_TORCH_CHECK(query_labels.are_ids == database_labels.are_ids && queries.dim() == database.dim() &&
+                      (queries.dim() == 1 || queries.size(1) == database.size(1)),
+                  "query_labels: expected labels like database_labels");
+}
+
+std::tuple<Tensor, Tensor> hamming_relevance_histogram(const Tensor& queries, const Tensor& database,
+                                                       const Tensor& query_labels, const Tensor& database_labels,
+                                                       int64_t num_bits) {
+  check_pair(queries, database);
+  STD_TORCH_CHECK(queries.size(1) == (num_bits + 7) / 8 && num_bits >= 1, "num_bits: does not fit the codes");
+  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
+  const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
+  check_labels(wanted.labels, given.labels, query_labels, database_labels);
+  Tensor total = torch::stable::new_empty(some, {some.size(0), num_bits + 1}, ScalarType::Long);
+  Tensor relevant = torch::stable::new_empty(some, {some.size(0), num_bits + 1}, ScalarType::Long);
+  cpu::hamming_relevance_histogram(codes_of(some), codes_of(all), wanted.labels, given.labels, num_bits,
+                                   static_cast<int64_t*>(total.mutable_data_ptr()),
+                                   static_cast<int64_t*>(relevant.mutable_data_ptr()), torch_threads());
+  return {total, relevant};
+}
+
+std::tuple<Tensor, Tensor> hamming_average_precision(const Tensor& queries, const Tensor& database,
+                                                     const Tensor& query_labels, const Tensor& database_labels,
+                                                     std::optional<int64_t> k, bool expected) {
+  check_pair(queries, database);
+  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
+  const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
+  check_labels(wanted.labels, given.labels, query_labels, database_labels);
+  Tensor average_precision = torch::stable::new_empty(some, {some.size(0)}, ScalarType::Double);
+  Tensor num_relevant = torch::stable::new_empty(some, {some.size(0)}, ScalarType::Long);
+  cpu::hamming_average_precision(codes_of(some), codes_of(all), wanted.labels, given.labels, k.value_or(all.size(0)),
+                                 expected, static_cast<double*>(average_precision.mutable_data_ptr()),
+                                 static_cast<int64_t*>(num_relevant.mutable_data_ptr()), torch_threads());
+  return {average_precision, num_relevant};
+}
+
 bool simd_supported(int64_t variant) { return cpu::is_supported(static_cast<cpu::Simd>(variant)); }
 
 int64_t simd_active() { return static_cast<int64_t>(cpu::active_simd()); }
@@ -129,6 +204,8 @@ STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("unpack_codes", TORCH_BOX(&unpack_codes));
   library.impl("hamming_topk", TORCH_BOX(&hamming_topk));
   library.impl("hamming_range", TORCH_BOX(&hamming_range));
+  library.impl("hamming_relevance_histogram", TORCH_BOX(&hamming_relevance_histogram));
+  library.impl("hamming_average_precision", TORCH_BOX(&hamming_average_precision));
 }
 
 // What the library says about itself: numbers are those of cpu::Simd.

@@ -180,7 +180,7 @@ def test_num_bits_must_fit():
 def test_opcheck():
     arguments = random_case(3, 20, 13, "bool", 0)
     torch.library.opcheck(torch.ops.adsq.hamming_relevance_histogram.default, (*arguments, 13))
-    torch.library.opcheck(torch.ops.adsq.hamming_average_precision.default, (*arguments, 5, "expected"))
+    torch.library.opcheck(torch.ops.adsq.hamming_average_precision.default, (*arguments, 5, True))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -44,10 +44,19 @@ void scan_part_sliced(const ScanKernels& kernels, const Codes& database, int64_t
   const auto scratch = aligned_array<char>(kernels.sliced_scratch_size(width, queries.count));
   BlockReader reader(kernels, database, first, last, kernels.lanes);
   for (Block block; queries.count > 0 && reader.next(block);) {
+    reader.prefetch();
     if (kernels.scan_sliced(block, queries, width, records.data(), scratch.get())) {
       queries.count = drop_ended(queries.selections, queries.count, records.data(), record_size);
     }
   }
+}
+
+// Clears the bits from codes.num_bits on in words that were spread from rows.
+void clear_unused(const Codes& codes, uint64_t* words, int64_t count, int64_t stride) {
+  if (codes.num_bits % 8 == 0) return;
+  const uint64_t used = ~uint64_t{0} >> (64 - codes.num_bits % 64);
+  uint64_t* last = words + (codes.num_words() - 1) * stride;
+  for (int64_t i = 0; i < count; ++i) last[i] &= used;
 }
 
 }  // namespace
@@ -84,13 +93,20 @@ bool BlockReader::next(Block& block) {
   block.count = std::min(block_size_, last_ - next_);
   if (block.count <= 0) return false;
   const uint8_t* rows = codes_.rows + next_ * codes_.width;
-  if (codes_.width == 8 && codes_.are_words() && block.count == block_size_) {
+  if (codes_.width == 8 && codes_.num_bits % 8 == 0 && codes_.are_words() && block.count == block_size_) {
     block.words = reinterpret_cast<const uint64_t*>(rows);
   } else {
-    kernels_.widen(rows, codes_.width, block.count, words_.get(), block_size_);
+    widen(rows, block);
   }
   next_ += block.count;
   return true;
+}
+
+void BlockReader::prefetch() const {
+  if (codes_.mask != nullptr) return;
+  const uint8_t* rows = codes_.rows + next_ * codes_.width;
+  const int64_t bytes = std::min(block_size_, last_ - next_) * codes_.width;
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + i, 0, 2);
 }
 
 // Fills the block with codes that the mask allows, so that no lane is wasted on others.
@@ -112,7 +128,12 @@ void BlockReader::gather(Block& block) {
   }
   block.count = static_cast<int64_t>(positions_.size());
   block.positions = positions_.data();
-  kernels_.widen(rows_.data(), codes_.width, block.count, words_.get(), block_size_);
+  widen(rows_.data(), block);
+}
+
+void BlockReader::widen(const uint8_t* rows, const Block& block) {
+  kernels_.widen(rows, codes_.width, block.count, words_.get(), block_size_);
+  clear_unused(codes_, words_.get(), block.count, block_size_);
 }
 
 Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries) {
@@ -120,6 +141,7 @@ Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries) 
   auto words = aligned_array<uint64_t>(static_cast<size_t>(queries.count * num_words));
   for (int64_t q = 0; q < queries.count; ++q) {
     kernels.widen(queries.rows + q * queries.width, queries.width, 1, words.get() + q * num_words, 1);
+    clear_unused(queries, words.get() + q * num_words, 1, 1);
   }
   return words;
 }

@@ -23,11 +23,15 @@ struct Codes {
   int64_t count;
   int64_t width;
   const bool* mask = nullptr;
+  int64_t num_bits = 0;  // bits of a code that are read; 0 for all, also those beyond the code's length
 
   int num_words() const { return static_cast<int>((width + 7) / 8); }
   // Whether the rows can be read as words where they lie.
   bool are_words() const { return width % 8 == 0 && reinterpret_cast<uintptr_t>(rows) % 8 == 0; }
 };
+
+// Queries that pass over the database together, at most: their selections should stay in the cache.
+constexpr int64_t kQueriesAtATime = 2048;
 
 // Memory for vectors of any instruction set.
 struct AlignedDelete {
@@ -48,9 +52,12 @@ class BlockReader {
  public:
   BlockReader(const ScanKernels& kernels, const Codes& codes, int64_t first, int64_t last, int64_t block_size);
   bool next(Block& block);
+  // Fetches the rows of the next block into the cache, where the work on this one takes longer than that.
+  void prefetch() const;
 
  private:
   void gather(Block& block);
+  void widen(const uint8_t* rows, const Block& block);
 
   const ScanKernels& kernels_;
   const Codes codes_;

@@ -2,7 +2,8 @@
 // defines a type Planes for it:
 //
 //   Plane         a vector of bits, one lane a code
-//   load, store (and _unaligned), ones, exclusive_or, exclusive_or3, majority; both: a and b; without: a and not b;
+//   load, store (and _unaligned), ones, exclusive_or, exclusive_or3, majority; add: adds two planes to the
+//   first one and returns the carry; both: a and b; without: a and not b;
 //   any; words_in_use: which 64-bit words are not 0, as bits; transpose: 64 planes from the words of all lanes' codes
 //
 // In an unnamed namespace, for the reason given in hamming_direct.h.
@@ -64,25 +65,24 @@ struct Sliced {
   }
 
   // Adds the carries of kTables <= 2^kLevel groups from `first` on to the running sum, whose digits below kLevel are
-  // sum[0..kLevel), and returns what overflows them: one plane of weight 2^kLevel.
-  template <int kLevel, int kTables, int kFirst>
+  // sum[0..kLevel), and returns what overflows them: one plane of weight 2^kLevel. After the last call digits are not
+  // needed any more.
+  template <int kLevel, int kTables, int kFirst, bool kLast>
   static ADSQ_INLINE Plane add_carries(const Plane* carries, const uint8_t* record, Plane* sum) {
     if constexpr (kLevel == 0) {
       return entry(carries + 8 * kFirst, record[kFirst]);
     } else {
       constexpr int kHalf = 1 << (kLevel - 1);
-      constexpr int kLeft = kTables < kHalf ? kTables : kHalf;
+      constexpr int kLeft = kTables < kHalf ? kTables : kHalf, kRight = kTables - kLeft;
       Plane& digit = sum[kLevel - 1];
-      const Plane a = add_carries<kLevel - 1, kLeft, kFirst>(carries, record, sum);
-      if constexpr (kTables > kLeft) {
-        const Plane b = add_carries<kLevel - 1, kTables - kLeft, kFirst + kLeft>(carries, record, sum);
-        const Plane carry = Planes::majority(digit, a, b);
-        digit = Planes::exclusive_or3(digit, a, b);
+      const Plane a = add_carries < kLevel - 1, kLeft, kFirst, kLast && kRight == 0 > (carries, record, sum);
+      if constexpr (kRight == 0) {
+        const Plane carry = Planes::both(digit, a);
+        if (!kLast) digit = Planes::exclusive_or(digit, a);
         return carry;
       } else {
-        const Plane carry = Planes::both(digit, a);
-        digit = Planes::exclusive_or(digit, a);
-        return carry;
+        const Plane b = add_carries<kLevel - 1, kRight, kFirst + kLeft, kLast>(carries, record, sum);
+        return kLast ? Planes::majority(digit, a, b) : Planes::add(digit, a, b);
       }
     }
   }
@@ -118,7 +118,7 @@ struct Sliced {
       const uint8_t* record = records + q * kRecord;
       Plane sum[kLevels];
       for (int level = 0; level < kLevels; ++level) sum[level] = entry(tables.starts, record[kGroups + level]);
-      const Plane far = add_carries<kLevels, kGroups, 0>(tables.carries, record, sum);
+      const Plane far = add_carries<kLevels, kGroups, 0, true>(tables.carries, record, sum);
       const Plane mask = Planes::without(valid, far);
       Planes::store(near + found, mask);
       which[found] = static_cast<int32_t>(q);

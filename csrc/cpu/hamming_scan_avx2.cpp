@@ -16,8 +16,13 @@ struct Planes {
   static Plane exclusive_or(Plane a, Plane b) { return _mm256_xor_si256(a, b); }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
   static Plane majority(Plane a, Plane b, Plane c) {
-    // a ^ b is there already where the sum is wanted too.
     return _mm256_or_si256(_mm256_and_si256(_mm256_xor_si256(a, b), c), _mm256_and_si256(a, b));
+  }
+  static Plane add(Plane& sum, Plane a, Plane b) {
+    const Plane either = _mm256_xor_si256(a, b);
+    const Plane carry = _mm256_or_si256(_mm256_and_si256(either, sum), _mm256_and_si256(a, b));
+    sum = _mm256_xor_si256(sum, either);
+    return carry;
   }
   static Plane both(Plane a, Plane b) { return _mm256_and_si256(a, b); }
   static Plane without(Plane a, Plane b) { return _mm256_andnot_si256(b, a); }

@@ -16,6 +16,11 @@ struct Planes {
   static Plane exclusive_or(Plane a, Plane b) { return _mm512_xor_si512(a, b); }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
   static Plane majority(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0xE8); }
+  static ADSQ_INLINE Plane add(Plane& sum, Plane a, Plane b) {
+    const Plane carry = majority(sum, a, b);
+    sum = exclusive_or3(sum, a, b);
+    return carry;
+  }
   static Plane both(Plane a, Plane b) { return _mm512_and_si512(a, b); }
   static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
   static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }

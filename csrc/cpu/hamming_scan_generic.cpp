@@ -18,6 +18,11 @@ struct Planes {
   static Plane exclusive_or(Plane a, Plane b) { return a ^ b; }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return a ^ b ^ c; }
   static Plane majority(Plane a, Plane b, Plane c) { return ((a ^ b) & c) | (a & b); }
+  static Plane add(Plane& sum, Plane a, Plane b) {
+    const Plane either = a ^ b, carry = (either & sum) | (a & b);
+    sum ^= either;
+    return carry;
+  }
   static Plane both(Plane a, Plane b) { return a & b; }
   static Plane without(Plane a, Plane b) { return a & ~b; }
   static bool any(Plane a) { return (a[0] | a[1]) != 0; }

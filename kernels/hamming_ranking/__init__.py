@@ -77,7 +77,7 @@ def hamming_average_precision(
     if k is not None:
         k = _checks.check_int(k, "k", 1)
     _checks.check_choice(ties, "ties", ("index", "expected"))
-    return op.hamming_average_precision(queries, database, query_labels, database_labels, k, ties)
+    return op.hamming_average_precision(queries, database, query_labels, database_labels, k, ties == "expected")
 
 
 def _check(queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor) -> None:

@@ -26,15 +26,16 @@ def _(
 
 @torch.library.custom_op("adsq::hamming_average_precision", mutates_args=())
 def hamming_average_precision(
-    queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, k: int | None, ties: str
+    queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, k: int | None, expected: bool
 ) -> tuple[Tensor, Tensor]:
     """uint8 [Q, B], uint8 [N, B], labels of Q and N items -> AP float64 [Q], relevant items int64 [Q]."""
+    ties = "expected" if expected else "index"
     return reference.hamming_average_precision(queries, database, query_labels, database_labels, k=k, ties=ties)
 
 
 @hamming_average_precision.register_fake
 def _(
-    queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, k: int | None, ties: str
+    queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, k: int | None, expected: bool
 ) -> tuple[Tensor, Tensor]:
     rows = queries.shape[0]
     return queries.new_empty(rows, dtype=torch.float64), queries.new_empty(rows, dtype=torch.int64)

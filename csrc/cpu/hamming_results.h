@@ -1,0 +1,44 @@
+// The two ways to the nearest codes, and where they leave what they find.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "cpu/hamming_pass.h"
+#include "cpu/hamming_topk.h"
+
+namespace adsq::cpu {
+
+inline int64_t distance_of(uint64_t key) { return static_cast<int64_t>(key >> kIndexBits); }
+inline int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & kIndexMask); }
+
+struct Output {
+  int64_t k;
+  const int64_t* ids;
+  int32_t* distances;
+  int64_t* indices;
+
+  int64_t id(int64_t index) const { return ids == nullptr ? index : ids[index]; }
+  void fill_up(int64_t query, int64_t found) const {
+    std::fill(distances + query * k + found, distances + (query + 1) * k, kNoDistance);
+    std::fill(indices + query * k + found, indices + (query + 1) * k, kNoIndex);
+  }
+};
+
+// A search of `num_queries` queries, given as words, for the `wanted` nearest of `allowed` codes, 1 <= wanted <=
+// allowed.
+struct Search {
+  const ScanKernels& kernels;
+  const Codes& database;
+  const uint64_t* words;
+  int64_t num_queries, allowed, wanted;
+  const Output& output;
+  const Threads& threads;
+};
+
+// For `wanted` small against the database: a selection for each query.
+void select_nearest(const Search& search);
+
+// For `wanted` near `allowed`, which fits into 32 bits: all distances of a query, then a counting sort.
+void rank_all(const Search& search);
+
+}  // namespace adsq::cpu

@@ -1,0 +1,205 @@
+#include <cmath>
+#include <cstdlib>
+#include <new>
+
+#include "cpu/hamming_results.h"
+
+namespace adsq::cpu {
+namespace {
+
+// A larger sample costs more and leaves fewer codes within the first threshold.
+constexpr int64_t kSampleShare = 64, kMinSample = 2048, kMaxSample = 16384;
+constexpr int64_t kFewQueriesSample = 512;
+constexpr int64_t kSampledFrom = 16 * kMinSample;  // below that many codes a sample costs more than it saves
+constexpr int64_t kKeyBytes = 64 << 20;            // for the keys of all queries that are searched at a time
+
+// The smallest distance up to which there are `rank` keys, all of them at most `largest`, and how many lie below it.
+struct Cut {
+  int64_t distance, below;
+};
+Cut cut_at(const uint64_t* keys, int64_t count, int64_t rank, int32_t largest) {
+  int64_t counts[kMaxBits + 1];
+  std::fill(counts, counts + largest + 1, 0);
+  for (int64_t i = 0; i < count; ++i) ++counts[distance_of(keys[i])];
+  Cut cut{0, 0};
+  while (cut.below + counts[cut.distance] < rank) cut.below += counts[cut.distance++];
+  return cut;
+}
+
+class Selector {
+ public:
+  explicit Selector(const Search& search) : search_(search), database_(search.database) {}
+
+  void run() {
+    const int64_t num_queries = search_.num_queries;
+    draw_sample();
+    const int64_t capacity = capacity_of(search_.wanted);
+    const int64_t parts = split_work(database_, num_queries, search_.threads.count).codes;
+    const int64_t room = kKeyBytes / static_cast<int64_t>(sizeof(uint64_t)) / (parts * capacity);
+    const int64_t at_a_time = std::max<int64_t>(1, std::min({room, kQueriesAtATime, num_queries}));
+    keys_ = aligned_array<uint64_t>(static_cast<size_t>(at_a_time * parts * capacity));
+    std::vector<int32_t> queries;
+    for (int64_t first = 0; first < num_queries; first += at_a_time) {
+      queries.clear();
+      for (int64_t q = first; q < std::min(first + at_a_time, num_queries); ++q) {
+        queries.push_back(static_cast<int32_t>(q));
+      }
+      std::vector<int32_t> missed = search(queries, true);
+      // The sample misled: these have fewer than k codes within their threshold.
+      if (!missed.empty()) search(missed, false);
+    }
+  }
+
+ private:
+  static int64_t capacity_of(int64_t limit) { return limit + std::max<int64_t>(limit, 64); }
+  int32_t all() const { return static_cast<int32_t>(8 * database_.width); }
+
+  // Takes one code at random from each of many equal stretches: sorted or periodic data must not mislead it.
+  void draw_sample() {
+    if (database_.count < kSampledFrom) return;
+    uint64_t random = 0x9E3779B97F4A7C15;
+    int64_t wanted = std::max(kMinSample, std::min(kMaxSample, database_.count / kSampleShare));
+    if (search_.num_queries < search_.kernels.sliced_queries) wanted = kFewQueriesSample;
+    const int64_t stretch = database_.count / wanted;
+    for (int64_t i = 0; i < wanted; ++i) {
+      random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+      const int64_t index = i * stretch + static_cast<int64_t>(random % static_cast<uint64_t>(stretch));
+      if (database_.mask != nullptr && !database_.mask[index]) continue;
+      const uint8_t* row = database_.rows + index * database_.width;
+      sample_.insert(sample_.end(), row, row + database_.width);
+    }
+    // The k-th of all codes is expected at this rank of the sample; three deviations and a bit more make it safe.
+    const auto size = static_cast<int64_t>(sample_.size()) / database_.width;
+    const double rank =
+        static_cast<double>(search_.wanted) * static_cast<double>(size) / static_cast<double>(search_.allowed);
+    sample_rank_ = static_cast<int64_t>(std::ceil(rank + 3 * std::sqrt(rank) + 3));
+    if (sample_rank_ > size / 2) sample_rank_ = 0;
+  }
+
+  // Sets first thresholds from the sample.
+  void sample_thresholds(const std::vector<int32_t>& queries, std::vector<int32_t>& thresholds) {
+    const Codes sample{sample_.data(), static_cast<int64_t>(sample_.size()) / database_.width, database_.width};
+    const int64_t capacity = capacity_of(sample_rank_);
+    auto keys = aligned_array<uint64_t>(queries.size() * static_cast<size_t>(capacity));
+    std::vector<Selection> selections;
+    for (size_t q = 0; q < queries.size(); ++q) {
+      selections.push_back(
+          {keys.get() + static_cast<int64_t>(q) * capacity, 0, capacity, sample_rank_, all(), queries[q]});
+    }
+    scan_part(search_.kernels, sample, 0, sample.count,
+              {search_.words, database_.num_words(), selections.data(), static_cast<int64_t>(selections.size())});
+    for (const Selection& selection : selections) {
+      thresholds[static_cast<size_t>(selection.query - queries.front())] =
+          static_cast<int32_t>(cut_at(selection.keys, selection.count, sample_rank_, all()).distance);
+    }
+  }
+
+  // Searches ascending query numbers and returns those that found too little.
+  std::vector<int32_t> search(const std::vector<int32_t>& queries, bool sampled) {
+    sampled = sampled && sample_rank_ > 0;
+    const auto count = static_cast<int64_t>(queries.size());
+    std::vector<int32_t> thresholds(static_cast<size_t>(queries.back() - queries.front() + 1), all());
+    if (sampled) sample_thresholds(queries, thresholds);
+
+    const Split split = split_work(database_, count, search_.threads.count);
+    const int64_t capacity = capacity_of(search_.wanted);
+    std::vector<Selection> selections(static_cast<size_t>(split.codes * count));  // [part][query]
+    for (int64_t i = 0; i < split.codes * count; ++i) {
+      const int32_t query = queries[static_cast<size_t>(i % count)];
+      selections[static_cast<size_t>(i)] = {keys_.get() + i * capacity,
+                                            0,
+                                            capacity,
+                                            search_.wanted,
+                                            thresholds[static_cast<size_t>(query - queries.front())],
+                                            query};
+    }
+    search_.threads.run(split.codes * split.queries, [&](int64_t task) {
+      const int64_t part = task / split.queries, share = task % split.queries;
+      const int64_t first = count * share / split.queries, last = count * (share + 1) / split.queries;
+      scan_part(search_.kernels, database_, part_start(database_.count, part, split.codes),
+                part_start(database_.count, part + 1, split.codes),
+                {search_.words, database_.num_words(), selections.data() + part * count + first, last - first});
+    });
+
+    // Searches that end are moved among the selections of their part; the keys tell the query's place.
+    std::vector<const Selection*> parts(static_cast<size_t>(split.codes * count));  // [query][part]
+    for (const Selection& selection : selections) {
+      const int64_t place = (selection.keys - keys_.get()) / capacity;
+      parts[static_cast<size_t>(place % count * split.codes + place / count)] = &selection;
+    }
+    std::vector<char> enough(static_cast<size_t>(count));
+    const int64_t tasks = split.codes * split.queries;
+    search_.threads.run(tasks, [&](int64_t task) {
+      for (int64_t q = count * task / tasks; q < count * (task + 1) / tasks; ++q) {
+        enough[static_cast<size_t>(q)] =
+            write(queries[static_cast<size_t>(q)], parts.data() + q * split.codes, split.codes);
+      }
+    });
+    std::vector<int32_t> missed;
+    for (int64_t q = 0; q < count; ++q) {
+      if (!enough[static_cast<size_t>(q)]) missed.push_back(queries[static_cast<size_t>(q)]);
+    }
+    return missed;
+  }
+
+  // Writes the nearest codes of one query, found part by part in ascending order of index: a stable counting sort.
+  bool write(int32_t query, const Selection* const* parts, int64_t num_parts) const {
+    int64_t starts[kMaxBits + 2];
+    std::fill(starts, starts + all() + 2, 0);
+    int64_t total = 0;
+    for (int64_t p = 0; p < num_parts; ++p) {
+      for (int64_t i = 0; i < parts[p]->count; ++i) ++starts[distance_of(parts[p]->keys[i]) + 1];
+      total += parts[p]->count;
+    }
+    if (total < search_.wanted) return false;
+    for (int32_t d = 0; d < all(); ++d) starts[d + 1] += starts[d];
+    int32_t* distances = search_.output.distances + query * search_.output.k;
+    int64_t* indices = search_.output.indices + query * search_.output.k;
+    for (int64_t p = 0; p < num_parts; ++p) {
+      for (int64_t i = 0; i < parts[p]->count; ++i) {
+        const uint64_t key = parts[p]->keys[i];
+        const int64_t place = starts[distance_of(key)]++;
+        if (place >= search_.wanted) continue;
+        distances[place] = static_cast<int32_t>(distance_of(key));
+        indices[place] = search_.output.id(index_of(key));
+      }
+    }
+    search_.output.fill_up(query, search_.wanted);
+    return true;
+  }
+
+  const Search& search_;
+  const Codes& database_;
+  Aligned<uint64_t> keys_;
+  std::vector<uint8_t> sample_;
+  int64_t sample_rank_ = 0;
+};
+
+}  // namespace
+
+void make_room(Selection& selection) {
+  if (selection.limit == 0) {
+    const int64_t capacity = std::max<int64_t>(64, 2 * selection.capacity);
+    void* keys = std::realloc(selection.keys, sizeof(uint64_t) * static_cast<size_t>(capacity));
+    if (keys == nullptr) throw std::bad_alloc();
+    selection.keys = static_cast<uint64_t*>(keys);
+    selection.capacity = capacity;
+    return;
+  }
+  // What lies below the cut stays, and the first codes at the cut. Later ones at the cut lose to these by index.
+  const Cut cut = cut_at(selection.keys, selection.count, selection.limit, selection.threshold);
+  int64_t room_at_cut = selection.limit - cut.below, kept = 0;
+  for (int64_t i = 0; i < selection.count; ++i) {
+    const uint64_t key = selection.keys[i];
+    const bool at_cut = distance_of(key) == cut.distance;
+    selection.keys[kept] = key;
+    kept += (distance_of(key) < cut.distance) | (at_cut & (room_at_cut > 0));
+    room_at_cut -= at_cut;
+  }
+  selection.count = kept;
+  selection.threshold = static_cast<int32_t>(cut.distance) - 1;
+}
+
+void select_nearest(const Search& search) { Selector(search).run(); }
+
+}  // namespace adsq::cpu
