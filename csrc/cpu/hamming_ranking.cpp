@@ -261,12 +261,12 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
     Counters counters(size, num_distances);
     batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
     std::vector<double> sums(static_cast<size_t>(size));
-    std::vector<int64_t> total(static_cast<size_t>(num_distances)), relevant(total.size());
+    std::vector<int64_t> total(static_cast<size_t>(num_distances)), total_relevant(total.size());
     for (int64_t i = 0; i < size; ++i) {
-      counters.sum(i, total.data(), relevant.data());
-      num_relevant[numbers[i]] = std::accumulate(relevant.begin(), relevant.end(), int64_t{0});
+      counters.sum(i, total.data(), total_relevant.data());
+      num_relevant[numbers[i]] = std::accumulate(total_relevant.begin(), total_relevant.end(), int64_t{0});
       if (expected) {
-        sums[static_cast<size_t>(i)] = expected_precision_sum(total.data(), relevant.data(), num_distances, k);
+        sums[static_cast<size_t>(i)] = expected_precision_sum(total.data(), total_relevant.data(), num_distances, k);
       } else {
         counters.rank(i);
       }
@@ -281,14 +281,17 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
           place[s] = ranks.get() + s * batch.block_size();
         }
         for_codes(stretches, [rank, place](int s, int64_t c, uint16_t d) { place[s][c] = ++rank[s][d]; });
+        double sum = 0;
         for (int s = 0; s < kStretches; ++s) {
           int64_t* hits = counters.relevant(i, s);
-          for (int64_t r = 0; r < stretches[s].num_relevant; ++r) {
-            const int64_t c = stretches[s].relevant[r], hit = ++hits[stretches[s].distances[c]];
-            const auto precision = static_cast<double>(hit) / static_cast<double>(place[s][c]);
-            sums[static_cast<size_t>(i)] += place[s][c] <= k ? precision : 0;
+          const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
+          for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
+            const int64_t c = relevant[r], hit = ++hits[distances[c]], at = place[s][c];
+            const double precision = static_cast<double>(hit) / static_cast<double>(at);
+            sum += at <= k ? precision : 0;
           }
         }
+        sums[static_cast<size_t>(i)] += sum;
       });
     }
     for (int64_t i = 0; i < size; ++i) {
