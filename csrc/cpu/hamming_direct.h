@@ -16,11 +16,42 @@
 namespace adsq::cpu {
 namespace {
 
+ADSQ_INLINE uint64_t load_word(const void* from) {
+  uint64_t word;
+  __builtin_memcpy(&word, from, sizeof(word));
+  return word;
+}
+
+// Without the instruction, compilers call a function that is slower than this.
+ADSQ_INLINE int64_t count_bits(uint64_t x) {
+#if defined(__x86_64__) && !defined(__POPCNT__)
+  x -= (x >> 1) & 0x5555555555555555;
+  x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333);
+  return static_cast<int64_t>((((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101) >> 56);
+#else
+  return __builtin_popcountll(x);
+#endif
+}
+
 // One distance. Word w of the code is words[w * stride].
 ADSQ_INLINE int64_t one_distance(const uint64_t* words, int64_t stride, const uint64_t* query, int num_words) {
   int64_t sum = 0;
-  for (int w = 0; w < num_words; ++w) sum += __builtin_popcountll(words[w * stride] ^ query[w]);
+  for (int w = 0; w < num_words; ++w) sum += count_bits(words[w * stride] ^ query[w]);
   return sum;
+}
+
+// The same of a code as it lies in memory. The query is filled up with zeros.
+ADSQ_INLINE int64_t row_distance(const uint8_t* row, int64_t width, const uint64_t* query) {
+  int64_t sum = 0, b = 0;
+  for (; b + 8 <= width; b += 8) sum += count_bits(load_word(row + b) ^ query[b / 8]);
+  if (b == width) return sum;
+  uint64_t rest = 0;
+  if (width > 8) {
+    rest = load_word(row + width - 8) >> (8 * (8 - width % 8));
+  } else {
+    for (int64_t i = 0; i < width; ++i) rest |= static_cast<uint64_t>(row[i]) << (8 * i);
+  }
+  return sum + count_bits(rest ^ query[b / 8]);
 }
 
 ADSQ_INLINE void accept(Selection& selection, int64_t distance, int64_t index) {
@@ -107,42 +138,60 @@ struct Direct {
 
   // Distances of kCodes codes of kWords words each, as they lie in memory: their words fill kWords vectors, and
   // neighbouring lanes are added up until one lane a code is left.
-  template <int kWords, int kVectors = kWords>
-  static ADSQ_INLINE Distances row_distances(const uint64_t* words, Distances query) {
+  template <int kVectors>
+  static ADSQ_INLINE Distances words_distances(const uint8_t* rows, Distances query) {
     if constexpr (kVectors == 1) {
-      return Isa::differing(Isa::load_words(words), query);
+      return Isa::differing(Isa::load_words(rows), query);
     } else {
-      return Isa::pair_sums(row_distances<kWords, kVectors / 2>(words, query),
-                            row_distances<kWords, kVectors / 2>(words + kCodes * kVectors / 2, query));
+      return Isa::pair_sums(words_distances<kVectors / 2>(rows, query),
+                            words_distances<kVectors / 2>(rows + 8 * kCodes * kVectors / 2, query));
     }
   }
 
-  template <int kWords>
-  static bool scan_rows_of(const uint64_t* rows, int64_t count, int64_t first, const Queries& queries) {
+  template <class Vector>
+  static bool scan_rows_by(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries,
+                           Vector vector) {
     bool ended = false;
     for (int64_t q = 0; q < queries.count; ++q) {
       Selection& selection = queries.selections[q];
-      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
-      uint64_t repeated[kCodes];
-      for (int lane = 0; lane < kCodes; ++lane) repeated[lane] = query[lane % kWords];
-      const Distances bits = Isa::load_words(repeated);
+      const uint64_t* words = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
+      alignas(64) uint64_t query[kMaxWords] = {};  // vectors may read beyond the last word
+      for (int w = 0; w < queries.num_words; ++w) query[w] = words[w];
+      const auto distances = vector(query);
       scan(
           count, selection,
           [&](int64_t i, Distances* d) __attribute__((always_inline)) {
-            for (int v = 0; v < kGroup; ++v) d[v] = row_distances<kWords>(rows + (i + v * kCodes) * kWords, bits);
+            for (int v = 0; v < kGroup; ++v) d[v] = distances(rows + (i + v * kCodes) * width);
           },
-          [&](int64_t i) { return one_distance(rows + i * kWords, 1, query, kWords); },
+          [&](int64_t i) { return row_distance(rows + i * width, width, query); },
           [&](int64_t i) { return first + i; });
       ended |= selection.threshold < 0;
     }
     return ended;
   }
 
-  static bool scan_rows(const uint8_t* rows, int64_t count, int64_t first, const Queries& queries) {
-    const auto* words = reinterpret_cast<const uint64_t*>(rows);
-    if (queries.num_words == 1) return scan_rows_of<1>(words, count, first, queries);
-    if (queries.num_words == 2) return scan_rows_of<2>(words, count, first, queries);
-    return scan_rows_of<4>(words, count, first, queries);
+  template <int kWords>
+  static bool scan_rows_of(const uint8_t* rows, int64_t count, int64_t first, const Queries& queries) {
+    return scan_rows_by(rows, 8 * kWords, count, first, queries, [](const uint64_t* query) {
+      uint64_t repeated[kCodes];
+      for (int lane = 0; lane < kCodes; ++lane) repeated[lane] = query[lane % kWords];
+      const Distances bits = Isa::load_words(repeated);
+      return [bits](const uint8_t* codes)
+                 __attribute__((always_inline)) { return words_distances<kWords>(codes, bits); };
+    });
+  }
+
+  static bool scan_rows(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries) {
+    if (width == 8) return scan_rows_of<1>(rows, count, first, queries);
+    if constexpr (kCodes > 1) {
+      if (width == 16) return scan_rows_of<2>(rows, count, first, queries);
+      if (width == 32) return scan_rows_of<4>(rows, count, first, queries);
+    }
+    const typename Isa::Rows reader(width);
+    return scan_rows_by(rows, width, count, first, queries, [&reader](const uint64_t* query) {
+      return [&reader, query](const uint8_t* codes)
+                 __attribute__((always_inline)) { return reader.distances(codes, query); };
+    });
   }
 
   static void write_indices(const uint32_t* from, int64_t count, int64_t* to) {

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kCacheBytes = 32768;
 constexpr int64_t kPartCodes = 4096;  // codes that a thread takes at least, where the database is split
 constexpr int64_t kBoundary = 512;    // parts begin on whole sliced blocks
+constexpr int64_t kInPlaceQueries = 2;
 // Comparisons of words below which a second thread costs more than it brings.
 constexpr int64_t kSmallWork = 1 << 17;
 
@@ -156,12 +157,11 @@ void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first,
   }
   const int num_words = database.num_words();
   const int64_t block_size = direct_block_size(num_words);
-  // Rows of 16 and 32 bytes cost shuffles for each query, so that for several queries it pays to spread them once.
-  const bool as_rows = kernels.scan_rows != nullptr && database.mask == nullptr && database.are_words() &&
-                       (num_words == 1 || ((num_words == 2 || num_words == 4) && queries.count <= 2));
-  if (as_rows) {
+  // Rows that are not words cost shuffles for each query, so that for several queries it pays to spread them once.
+  if (database.mask == nullptr && (database.width == 8 || queries.count <= kInPlaceQueries)) {
     for (int64_t i = first; i < last && queries.count > 0; i += block_size) {
-      if (kernels.scan_rows(database.rows + i * database.width, std::min(block_size, last - i), i, queries)) {
+      const uint8_t* rows = database.rows + i * database.width;
+      if (kernels.scan_rows(rows, database.width, std::min(block_size, last - i), i, queries)) {
         queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
       }
     }

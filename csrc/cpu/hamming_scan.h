@@ -65,8 +65,8 @@ struct ScanKernels {
   // Adds the codes of a block to the selections of all queries, one distance after the other.
   bool (*scan_direct)(const Block& block, const Queries& queries);
 
-  // The same for aligned rows of 8, 16 or 32 bytes as they lie in memory. `first` is their index. May be null.
-  bool (*scan_rows)(const uint8_t* rows, int64_t count, int64_t first, const Queries& queries);
+  // The same for rows as they lie in memory, without spreading them first. `first` is the index of row 0.
+  bool (*scan_rows)(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries);
 
   // Writes the distance of each code of a block to one query.
   void (*distances)(const Block& block, const uint64_t* query, int num_words, uint16_t* distances);

@@ -6,6 +6,25 @@
 namespace adsq::cpu::avx512 {
 namespace {
 
+// Exchanges rows and columns of 8 vectors of 8 words.
+ADSQ_INLINE void transpose_words(__m512i* r) {
+  __m512i s[8], t[8];
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+    s[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      t[i + j] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0x88);
+      t[i + j + 2] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0xDD);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    r[j] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0x88);
+    r[j + 4] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0xDD);
+  }
+}
+
 struct Planes {
   using Plane = __m512i;
   static Plane load(const void* from) { return _mm512_load_si512(from); }
@@ -25,25 +44,6 @@ struct Planes {
   static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
   static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }
   static unsigned words_in_use(Plane a) { return _mm512_test_epi64_mask(a, a); }
-
-  // Exchanges rows and columns of 8 vectors of 8 words.
-  static ADSQ_INLINE void transpose_words(__m512i* r) {
-    __m512i s[8], t[8];
-    for (int i = 0; i < 8; i += 2) {
-      s[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
-      s[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-      for (int j = 0; j < 2; ++j) {
-        t[i + j] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0x88);
-        t[i + j + 2] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0xDD);
-      }
-    }
-    for (int j = 0; j < 4; ++j) {
-      r[j] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0x88);
-      r[j + 4] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0xDD);
-    }
-  }
 
   // 64 planes from 512 words. Bits: the bytes of 8 codes are grouped by column, and an affine map with the identity
   // turns each group of 8 x 8 bits. Bytes: two rounds of turning 8 x 8 words, with the bytes turned in between.
@@ -78,7 +78,7 @@ struct Isa {
   static constexpr int kCodes = 8;
   using Distances = __m512i;
   static Distances broadcast(int64_t value) { return _mm512_set1_epi64(value); }
-  static Distances load_words(const uint64_t* words) { return _mm512_loadu_si512(words); }
+  static Distances load_words(const void* words) { return _mm512_loadu_si512(words); }
   static Distances differing(Distances words, Distances query) {
     return _mm512_popcnt_epi64(_mm512_xor_si512(words, query));
   }
@@ -97,43 +97,57 @@ struct Isa {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi64_epi16(a));
   }
 
-  // Eight rows at a time, of up to 8 bytes, or of 16 or 32.
-  static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
-    if (width == 16 || width == 32) return widen_words(rows, width, count, words, stride);
-    if (width > 8) return 0;
-    alignas(64) uint8_t from[64];
-    __mmask64 used = 0;
-    for (int i = 0; i < 64; ++i) {
-      from[i] = static_cast<uint8_t>((i / 8) * width + i % 8);
-      used |= static_cast<__mmask64>(i % 8 < width) << i;
-    }
-    const __m512i places = _mm512_load_si512(from);
-    const __mmask64 read = width == 8 ? ~__mmask64{0} : (__mmask64{1} << (8 * width)) - 1;
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-      const __m512i bytes = _mm512_maskz_loadu_epi8(read, rows + i * width);
-      _mm512_storeu_si512(words + i, _mm512_maskz_permutexvar_epi8(used, places, bytes));
-    }
-    return i;
-  }
+  static __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
 
-  static int64_t widen_words(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+  // Eight rows at a time. Rows of up to 8 bytes are read together and spread to one word each; longer ones in pieces of
+  // 64 bytes, the last of them masked.
+  struct Rows {
+    int64_t width;
+    __mmask64 read, used;
+    __m512i places;
+    explicit Rows(int64_t row_width) : width(row_width), read(first_bytes(8 * row_width)), used(0) {
+      alignas(64) uint8_t from[64];
+      for (int i = 0; i < 64; ++i) {
+        from[i] = static_cast<uint8_t>((i / 8) * width + i % 8);
+        used |= static_cast<__mmask64>(i % 8 < width) << i;
+      }
+      places = _mm512_load_si512(from);
+    }
+    ADSQ_INLINE __m512i words(const uint8_t* rows) const {
+      return _mm512_maskz_permutexvar_epi8(used, places, _mm512_maskz_loadu_epi8(read, rows));
+    }
+    ADSQ_INLINE Distances distances(const uint8_t* codes, const uint64_t* query) const {
+      if (width <= 8) return differing(words(codes), broadcast(static_cast<int64_t>(query[0])));
+      __m512i sums[8];
+      for (auto& sum : sums) sum = _mm512_setzero_si512();
+      for (int64_t b = 0; b < width; b += 64) {
+        const __m512i piece = _mm512_loadu_si512(query + b / 8);
+        const __mmask64 bytes = first_bytes(width - b);
+        for (int c = 0; c < 8; ++c) {
+          sums[c] = add(sums[c], differing(_mm512_maskz_loadu_epi8(bytes, codes + c * width + b), piece));
+        }
+      }
+      return pair_sums(pair_sums(pair_sums(sums[0], sums[1]), pair_sums(sums[2], sums[3])),
+                       pair_sums(pair_sums(sums[4], sums[5]), pair_sums(sums[6], sums[7])));
+    }
+  };
+
+  static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    const Rows reader(width);
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
       const uint8_t* from = rows + i * width;
-      const __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
-      const __m512i first = even(a, b), second = odd(a, b);
-      if (width == 16) {
-        _mm512_storeu_si512(words + i, first);
-        _mm512_storeu_si512(words + stride + i, second);
+      if (width <= 8) {
+        _mm512_storeu_si512(words + i, reader.words(from));
         continue;
       }
-      const __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
-      const __m512i third = even(c, d), fourth = odd(c, d);
-      _mm512_storeu_si512(words + i, even(first, third));
-      _mm512_storeu_si512(words + stride + i, even(second, fourth));
-      _mm512_storeu_si512(words + 2 * stride + i, odd(first, third));
-      _mm512_storeu_si512(words + 3 * stride + i, odd(second, fourth));
+      for (int64_t b = 0; b < width; b += 64) {
+        __m512i r[8];
+        for (int c = 0; c < 8; ++c) r[c] = _mm512_maskz_loadu_epi8(first_bytes(width - b), from + c * width + b);
+        transpose_words(r);
+        for (int64_t w = 0; w < 8 && 8 * w < width - b; ++w)
+          _mm512_storeu_si512(words + (b / 8 + w) * stride + i, r[w]);
+      }
     }
     return i;
   }

@@ -34,14 +34,19 @@ struct Isa {
   static constexpr int kCodes = 1;
   using Distances = int64_t;
   static Distances broadcast(int64_t value) { return value; }
-  static Distances load_words(const uint64_t* words) {
+  static Distances load_words(const void* words) {
     Distances word;
     __builtin_memcpy(&word, words, sizeof(word));
     return word;
   }
   static Distances differing(Distances words, Distances query) {
-    return __builtin_popcountll(static_cast<uint64_t>(words ^ query));
+    return count_bits(static_cast<uint64_t>(words ^ query));
   }
+  struct Rows {
+    int64_t width;
+    explicit Rows(int64_t row_width) : width(row_width) {}
+    Distances distances(const uint8_t* codes, const uint64_t* query) const { return row_distance(codes, width, query); }
+  };
   static Distances add(Distances a, Distances b) { return a + b; }
   static Distances low(Distances a, Distances b) { return a < b ? a : b; }
   static unsigned within(Distances a, Distances limit) { return a <= limit; }
@@ -59,7 +64,7 @@ const ScanKernels kScanKernels{24,
                                &Sliced<Planes>::scratch_size,
                                &Direct<Isa>::widen,
                                &Direct<Isa>::scan_direct,
-                               nullptr,
+                               &Direct<Isa>::scan_rows,
                                &Direct<Isa>::distances,
                                &Direct<Isa>::write_indices};
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adsq.kernels._ops import integer_op
 from adsq.kernels.hamming_topk import reference
 
 
-@torch.library.custom_op("adsq::hamming_topk", mutates_args=())
+@integer_op("adsq::hamming_topk")
 def hamming_topk(
     queries: Tensor, database: Tensor, k: int, mask: Tensor | None, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -17,7 +18,7 @@ def hamming_topk(
     return distances, indices if ids is None else _ids_of(indices, ids)
 
 
-@hamming_topk.register_fake
+@torch.library.register_fake("adsq::hamming_topk")
 def _(
     queries: Tensor, database: Tensor, k: int, mask: Tensor | None, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -25,7 +26,7 @@ def _(
     return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
 
 
-@torch.library.custom_op("adsq::hamming_range", mutates_args=())
+@integer_op("adsq::hamming_range")
 def hamming_range(
     queries: Tensor, database: Tensor, radius: int, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,7 +35,7 @@ def hamming_range(
     return offsets, distances, indices if ids is None else _ids_of(indices, ids)
 
 
-@hamming_range.register_fake
+@torch.library.register_fake("adsq::hamming_range")
 def _(queries: Tensor, database: Tensor, radius: int, ids: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     return (
