@@ -152,7 +152,8 @@ int64_t direct_block_size(int num_words) { return std::max<int64_t>(64, kCacheBy
 void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries) {
   queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
   if (first >= last || queries.count == 0) return;
-  if (database.width <= kMaxSlicedWidth && queries.count >= kernels.sliced_queries) {
+  const int size_class = database.width < 8 ? 0 : database.width <= 16 ? 1 : 2;
+  if (database.width <= kMaxSlicedWidth && queries.count >= kernels.sliced_queries[size_class]) {
     return scan_part_sliced(kernels, database, first, last, queries);
   }
   const int num_words = database.num_words();

@@ -48,8 +48,10 @@ struct Queries {
 };
 
 struct ScanKernels {
-  int sliced_queries;  // from how many queries on bit planes are faster than one distance after the other
-  int lanes;           // codes in a block of `scan_sliced`, at most; such a block has room for all of them
+  // From how many queries on bit planes are faster than one distance after the other, for codes of up to 7, 16 and
+  // kMaxSlicedWidth bytes. Measured.
+  int sliced_queries[3];
+  int lanes;  // codes in a block of `scan_sliced`, at most; such a block has room for all of them
 
   // Adds the codes of a block to the selections of all queries by bit planes (hamming_sliced.h). Codes have one of
   // kSlicedWidths; `records` holds sliced_record_size(width) bytes for each selection. Returns, here and below, whether

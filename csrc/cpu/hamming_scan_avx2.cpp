@@ -77,7 +77,7 @@ struct Isa {
 
 }  // namespace
 
-const ScanKernels kScanKernels{24,
+const ScanKernels kScanKernels{{16, 20, 22},
                                Sliced<Planes>::kLanes,
                                &Sliced<Planes>::scan,
                                &Sliced<Planes>::scratch_size,

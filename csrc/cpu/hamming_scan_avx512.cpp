@@ -103,9 +103,10 @@ struct Isa {
   // 64 bytes, the last of them masked.
   struct Rows {
     int64_t width;
-    __mmask64 read, used;
+    __mmask64 read, tail, used;
     __m512i places;
-    explicit Rows(int64_t row_width) : width(row_width), read(first_bytes(8 * row_width)), used(0) {
+    explicit Rows(int64_t row_width)
+        : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)), used(0) {
       alignas(64) uint8_t from[64];
       for (int i = 0; i < 64; ++i) {
         from[i] = static_cast<uint8_t>((i / 8) * width + i % 8);
@@ -120,15 +121,33 @@ struct Isa {
       if (width <= 8) return differing(words(codes), broadcast(static_cast<int64_t>(query[0])));
       __m512i sums[8];
       for (auto& sum : sums) sum = _mm512_setzero_si512();
-      for (int64_t b = 0; b < width; b += 64) {
-        const __m512i piece = _mm512_loadu_si512(query + b / 8);
-        const __mmask64 bytes = first_bytes(width - b);
+      int64_t b = 0;
+      for (; b + 64 <= width; b += 64) {
+        const __m512i piece = _mm512_load_si512(query + b / 8);
         for (int c = 0; c < 8; ++c) {
-          sums[c] = add(sums[c], differing(_mm512_maskz_loadu_epi8(bytes, codes + c * width + b), piece));
+          sums[c] = add(sums[c], differing(_mm512_loadu_si512(codes + c * width + b), piece));
         }
       }
-      return pair_sums(pair_sums(pair_sums(sums[0], sums[1]), pair_sums(sums[2], sums[3])),
-                       pair_sums(pair_sums(sums[4], sums[5]), pair_sums(sums[6], sums[7])));
+      if (b < width) {
+        const __m512i piece = _mm512_load_si512(query + b / 8);
+        for (int c = 0; c < 8; ++c) {
+          sums[c] = add(sums[c], differing(_mm512_maskz_loadu_epi8(tail, codes + c * width + b), piece));
+        }
+      }
+      return lane_sums(sums);
+    }
+
+    // The sum over all lanes of each of 8 vectors.
+    static ADSQ_INLINE __m512i lane_sums(const __m512i* s) {
+      __m512i pairs[4], fours[2];
+      for (int i = 0; i < 4; ++i) {
+        pairs[i] = add(_mm512_unpacklo_epi64(s[2 * i], s[2 * i + 1]), _mm512_unpackhi_epi64(s[2 * i], s[2 * i + 1]));
+      }
+      for (int i = 0; i < 2; ++i) fours[i] = half_sums(pairs[2 * i], pairs[2 * i + 1]);
+      return half_sums(fours[0], fours[1]);
+    }
+    static ADSQ_INLINE __m512i half_sums(__m512i a, __m512i b) {
+      return add(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xDD));
     }
   };
 
@@ -167,7 +186,7 @@ struct Isa {
 
 }  // namespace
 
-const ScanKernels kScanKernels{12,
+const ScanKernels kScanKernels{{6, 12, 20},
                                Sliced<Planes>::kLanes,
                                &Sliced<Planes>::scan,
                                &Sliced<Planes>::scratch_size,

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "cpu/hamming_results.h"
@@ -9,9 +10,9 @@ namespace {
 
 // A larger sample costs more and leaves fewer codes within the first threshold.
 constexpr int64_t kSampleShare = 64, kMinSample = 2048, kMaxSample = 16384;
-constexpr int64_t kFewQueriesSample = 512;
-constexpr int64_t kSampledFrom = 16 * kMinSample;  // below that many codes a sample costs more than it saves
-constexpr int64_t kKeyBytes = 64 << 20;            // for the keys of all queries that are searched at a time
+constexpr int64_t kCountedSample = 512, kFewQueries = 12;
+constexpr int64_t kSampleCost = 16;      // drawing a code costs about as much as comparing so many
+constexpr int64_t kKeyBytes = 64 << 20;  // for the keys of all queries that are searched at a time
 
 // The smallest distance up to which there are `rank` keys, all of them at most `largest`, and how many lie below it.
 struct Cut {
@@ -56,41 +57,65 @@ class Selector {
 
   // Takes one code at random from each of many equal stretches: sorted or periodic data must not mislead it.
   void draw_sample() {
-    if (database_.count < kSampledFrom) return;
-    uint64_t random = 0x9E3779B97F4A7C15;
     int64_t wanted = std::max(kMinSample, std::min(kMaxSample, database_.count / kSampleShare));
-    if (search_.num_queries < search_.kernels.sliced_queries) wanted = kFewQueriesSample;
-    const int64_t stretch = database_.count / wanted;
+    if (search_.num_queries < kFewQueries) wanted = kCountedSample;
+    wanted = std::min(wanted, database_.count / kSampleCost);
+    if (wanted == 0) return;
+    const int64_t stretch = database_.count / wanted, width = database_.width;
+    sample_.resize(static_cast<size_t>(wanted * width));
+    int64_t size = 0;
+    uint64_t random = 0x9E3779B97F4A7C15;
     for (int64_t i = 0; i < wanted; ++i) {
       random ^= random << 13, random ^= random >> 7, random ^= random << 17;
       const int64_t index = i * stretch + static_cast<int64_t>(random % static_cast<uint64_t>(stretch));
       if (database_.mask != nullptr && !database_.mask[index]) continue;
-      const uint8_t* row = database_.rows + index * database_.width;
-      sample_.insert(sample_.end(), row, row + database_.width);
+      std::memcpy(sample_.data() + size++ * width, database_.rows + index * width, static_cast<size_t>(width));
     }
+    sample_.resize(static_cast<size_t>(size * width));
     // The k-th of all codes is expected at this rank of the sample; three deviations and a bit more make it safe.
-    const auto size = static_cast<int64_t>(sample_.size()) / database_.width;
     const double rank =
         static_cast<double>(search_.wanted) * static_cast<double>(size) / static_cast<double>(search_.allowed);
     sample_rank_ = static_cast<int64_t>(std::ceil(rank + 3 * std::sqrt(rank) + 3));
     if (sample_rank_ > size / 2) sample_rank_ = 0;
   }
 
-  // Sets first thresholds from the sample.
+  // Sets first thresholds from the sample: the distance at sample_rank_.
   void sample_thresholds(const std::vector<int32_t>& queries, std::vector<int32_t>& thresholds) {
     const Codes sample{sample_.data(), static_cast<int64_t>(sample_.size()) / database_.width, database_.width};
+    count_thresholds(sample, queries, thresholds);
+    if (sample.count <= kCountedSample) return;
+    // A larger sample is searched like a database of its own.
     const int64_t capacity = capacity_of(sample_rank_);
     auto keys = aligned_array<uint64_t>(queries.size() * static_cast<size_t>(capacity));
     std::vector<Selection> selections;
     for (size_t q = 0; q < queries.size(); ++q) {
-      selections.push_back(
-          {keys.get() + static_cast<int64_t>(q) * capacity, 0, capacity, sample_rank_, all(), queries[q]});
+      selections.push_back({keys.get() + static_cast<int64_t>(q) * capacity, 0, capacity, sample_rank_,
+                            thresholds[static_cast<size_t>(queries[q] - queries.front())], queries[q]});
     }
     scan_part(search_.kernels, sample, 0, sample.count,
               {search_.words, database_.num_words(), selections.data(), static_cast<int64_t>(selections.size())});
     for (const Selection& selection : selections) {
       thresholds[static_cast<size_t>(selection.query - queries.front())] =
           static_cast<int32_t>(cut_at(selection.keys, selection.count, sample_rank_, all()).distance);
+    }
+  }
+
+  // The same from the first codes of the sample only, by counting their distances.
+  void count_thresholds(const Codes& sample, const std::vector<int32_t>& queries, std::vector<int32_t>& thresholds) {
+    BlockReader reader(search_.kernels, sample, 0, sample.count, kCountedSample);
+    Block block;
+    reader.next(block);
+    if (block.count < sample_rank_) return;
+    uint16_t distances[kCountedSample];
+    std::vector<int32_t> counts(static_cast<size_t>(all() + 1));
+    for (const int32_t query : queries) {
+      search_.kernels.distances(block, search_.words + query * int64_t{database_.num_words()}, database_.num_words(),
+                                distances);
+      std::fill(counts.begin(), counts.end(), 0);
+      for (int64_t i = 0; i < block.count; ++i) ++counts[distances[i]];
+      int32_t distance = 0;
+      for (int64_t below = 0; (below += counts[static_cast<size_t>(distance)]) < sample_rank_;) ++distance;
+      thresholds[static_cast<size_t>(query - queries.front())] = distance;
     }
   }
 
