@@ -61,10 +61,10 @@ def by_variant(function: Callable[[], Any], variants: Sequence[str] = VARIANTS) 
 def random_codes(rows: int, num_bits: int, seed: int, distinct: int | None = None) -> Tensor:
     """Packed codes; with `distinct`, drawn from so few different ones that duplicates abound."""
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (rows if distinct is None else distinct, num_bits), generator=generator) * 2 - 1
-    if distinct is not None:
-        signs = signs[torch.randint(0, distinct, (rows,), generator=generator)]
-    return pack_codes(signs)
+    shape = (rows if distinct is None else distinct, (num_bits + 7) // 8)
+    codes = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    codes[:, -1] &= 255 >> -num_bits % 8
+    return codes if distinct is None else codes[torch.randint(0, distinct, (rows,), generator=generator)]
 
 
 def ladder(num_bits: int) -> Tensor:

@@ -25,7 +25,7 @@ from search_cases import (
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(
     n=database_sizes,
     q=query_counts,

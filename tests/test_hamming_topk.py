@@ -49,7 +49,7 @@ def some_mask(kind: str, n: int, seed: int) -> Tensor | None:
     return masks[kind] if kind in masks else numbers < float(kind)
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(
     n=database_sizes,
     q=query_counts,
