@@ -115,6 +115,12 @@ def brute_range(
     return offsets, sorted_[within], order[within] if ids is None else ids.numpy()[order[within]]
 
 
+def average_precision(relevant: np.ndarray, k: int) -> float:
+    """AP of one ranked list, by its definition."""
+    precision = relevant.cumsum() / np.arange(1, len(relevant) + 1)
+    return precision[:k][relevant[:k]].sum() / max(1, relevant.sum())
+
+
 def assert_equal(found: Sequence[Tensor], expected: Sequence[np.ndarray], what: object = "") -> None:
     """Expect the same numbers, shapes and dtypes."""
     assert len(found) == len(expected)
