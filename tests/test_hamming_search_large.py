@@ -167,11 +167,13 @@ def test_more_queries_than_a_batch(num_bits: int) -> None:
 
 
 @pytest.mark.parametrize("num_bits", [64, 100, 300])
-@pytest.mark.parametrize("q", [1, 3, 70])
-def test_any_number_of_threads_gives_the_same(num_bits: int, q: int) -> None:
-    """The database and the queries are split; with 8 threads the keys for k = n // 4 do not fit the memory at once."""
-    n = 40_000
-    queries, database = random_codes(q, num_bits, 0), random_codes(n, num_bits, 1, 10_000)
+@pytest.mark.parametrize(("q", "n"), [(1, 40_000), (8, 40_000), (70, 40_000), (200, 6_000)])
+def test_any_number_of_threads_gives_the_same(num_bits: int, q: int, n: int) -> None:
+    """Long databases are split into parts, many queries into shares.
+
+    With 8 threads the keys of 70 queries for k = 10,000 do not fit the memory that is set apart for them.
+    """
+    queries, database = random_codes(q, num_bits, 0), random_codes(n, num_bits, 1, n // 4)
     mask = torch.arange(n) % 7 > 0
     radius = int(np.partition(all_distances(queries[:1], database)[0], 1000)[1000])
     results = {}
