@@ -53,7 +53,7 @@ def test_brute_force_by_definition() -> None:
     assert len(offsets) == 5 and offsets[0] == 0 and offsets[4] == len(indices)
 
 
-@pytest.mark.parametrize("q", [1, 3, 26])
+@pytest.mark.parametrize("q", [2, 26])
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 7, 8, 12, 15, 16, 24, 25, 32, 33])
 def test_every_radius(width: int, q: int) -> None:
     """Each distance occurs, and each radius is a threshold of its own in the bit planes, even or odd."""

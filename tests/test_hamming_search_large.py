@@ -28,6 +28,8 @@ from search_cases import (
     sorted_distances,
 )
 
+pytestmark = pytest.mark.skipif(FAST_VARIANTS == ("reference",), reason="the C++ library is not in use")
+
 
 def check_many(queries: Tensor, database: Tensor, neighbours: Sequence[int], sample: int = 8) -> None:
     """Hold each k of every variant to the brute force for some of the queries, and to the first variant for all."""
