@@ -1,4 +1,4 @@
-"""hamming_topk and hamming_range against a brute force in numpy."""
+"""hamming_topk against a brute force in numpy. See test_hamming_search_large.py for large databases."""
 
 from __future__ import annotations
 
@@ -12,126 +12,82 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from adsq.kernels import hamming_range, hamming_topk, pack_codes
+from adsq.kernels import hamming_range, hamming_topk, pack_codes, unpack_codes
 from adsq.kernels.hamming_topk import op, reference
+from search_cases import (
+    NO_DISTANCE,
+    all_distances,
+    assert_equal,
+    assert_same,
+    brute_topk,
+    by_variant,
+    check_range,
+    check_topk,
+    code_lengths,
+    database_sizes,
+    distinct_codes,
+    ladder,
+    query_counts,
+    random_codes,
+)
 
-NO_DISTANCE = 2147483647
-Ranking = tuple[np.ndarray, np.ndarray]
-
-sizes = st.sampled_from([0, 1, 63, 64, 65, 511, 512, 513, 2049])
-query_counts = st.sampled_from([0, 1, 2, 65])
-
-
-def random_codes(rows: int, num_bits: int, seed: int, distinct: int | None = None) -> Tensor:
-    """Packed codes; with `distinct`, drawn from so few different ones that duplicates abound."""
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (rows if distinct is None else distinct, num_bits), generator=generator) * 2 - 1
-    if distinct is not None:
-        signs = signs[torch.randint(0, distinct, (rows,), generator=generator)]
-    return pack_codes(signs)
-
-
-def all_distances(queries: Tensor, database: Tensor) -> np.ndarray:
-    difference = queries.numpy()[:, None] ^ database.numpy()[None]
-    return np.unpackbits(difference, axis=2).sum(axis=2, dtype=np.int64)
-
-
-def brute_topk(queries: Tensor, database: Tensor, k: int, mask: Tensor | None = None) -> Ranking:
-    distances = np.full((len(queries), k), NO_DISTANCE, dtype=np.int32)
-    indices = np.full((len(queries), k), -1, dtype=np.int64)
-    allowed = np.arange(len(database)) if mask is None else np.flatnonzero(mask.numpy())
-    for i, row in enumerate(all_distances(queries, database)):
-        order = allowed[np.lexsort((allowed, row[allowed]))][:k]
-        indices[i, : len(order)] = order
-        distances[i, : len(order)] = row[order]
-    return distances, indices
+# Up to N // 4 neighbours are selected, more are ranked.
+neighbour_counts = {
+    "1": lambda n: 1,
+    "5": lambda n: 5,
+    "N // 9": lambda n: n // 9,
+    "N // 4": lambda n: n // 4,
+    "N // 4 + 1": lambda n: n // 4 + 1,
+    "N": lambda n: n,
+    "N + 3": lambda n: n + 3,
+}
 
 
-def brute_range(queries: Tensor, database: Tensor, radius: int) -> list[tuple[int, int, int]]:
-    return [
-        (i, distance, index)
-        for i, row in enumerate(all_distances(queries, database).tolist())
-        for distance, index in sorted((d, j) for j, d in enumerate(row))
-        if distance <= radius
-    ]
+def some_mask(kind: str, n: int, seed: int) -> Tensor | None:
+    numbers = torch.rand(n, generator=torch.Generator().manual_seed(seed))
+    masks = {"none": numbers < 0, "one": numbers == numbers.max() if n else numbers < 0, "all": numbers >= 0}
+    return masks[kind] if kind in masks else numbers < float(kind)
 
 
-def assert_topk(found: tuple[Tensor, Tensor], expected: Ranking) -> None:
-    distances, indices = found
-    assert distances.dtype == torch.int32
-    assert indices.dtype == torch.int64
-    np.testing.assert_array_equal(distances.numpy(), expected[0])
-    np.testing.assert_array_equal(indices.numpy(), expected[1])
-
-
-def range_triples(found: tuple[Tensor, Tensor, Tensor]) -> list[tuple[int, int, int]]:
-    offsets, distances, indices = found
-    assert (offsets.dtype, distances.dtype, indices.dtype) == (torch.int64, torch.int32, torch.int64)
-    assert offsets[0] == 0
-    assert offsets[-1] == len(distances) == len(indices)
-    queries = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
-    return list(zip(queries.tolist(), distances.tolist(), indices.tolist(), strict=True))
-
-
-@pytest.fixture
-def autocast() -> Iterator[None]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        yield
-
-
-@pytest.fixture
-def reduced_precision() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
-@settings(max_examples=40)
+@settings(max_examples=500)
 @given(
-    n=sizes,
+    n=database_sizes,
     q=query_counts,
-    k=st.sampled_from(["1", "N", "N + 3"]),
-    num_bits=st.integers(1, 300),
-    distinct=st.sampled_from([None, 1, 3]),
-    masked=st.sampled_from([None, 0.0, 0.5, 1.0]),
+    k=st.sampled_from(list(neighbour_counts)),
+    num_bits=code_lengths,
+    distinct=distinct_codes,
+    masked=st.sampled_from([None, "none", "one", "0.1", "0.5", "all"]),
     seed=st.integers(0, 9999),
 )
 def test_topk_equals_brute_force(
-    n: int, q: int, k: str, num_bits: int, distinct: int | None, masked: float | None, seed: int
+    n: int, q: int, k: str, num_bits: int, distinct: int | None, masked: str | None, seed: int
 ) -> None:
     queries = random_codes(q, num_bits, seed, distinct)
     database = random_codes(n, num_bits, seed + 1, distinct)
-    neighbours = {"1": 1, "N": max(1, n), "N + 3": n + 3}[k]
-    mask = None if masked is None else torch.rand(n, generator=torch.Generator().manual_seed(seed)) < masked
-    found = hamming_topk(queries, database, neighbours, mask=mask)
-    assert_topk(found, brute_topk(queries, database, neighbours, mask))
+    mask = None if masked is None else some_mask(masked, n, seed)
+    check_topk(queries, database, max(1, neighbour_counts[k](n)), mask)
 
 
-@settings(max_examples=40)
-@given(
-    n=sizes,
-    q=query_counts,
-    share=st.sampled_from([0.0, 0.4, 0.5, 1.0, 1.5]),
-    num_bits=st.integers(1, 300),
-    distinct=st.sampled_from([None, 1, 3]),
-    seed=st.integers(0, 9999),
-)
-def test_range_equals_brute_force(n: int, q: int, share: float, num_bits: int, distinct: int | None, seed: int) -> None:
-    queries = random_codes(q, num_bits, seed, distinct)
-    database = random_codes(n, num_bits, seed + 1, distinct)
-    radius = int(share * num_bits)
-    assert range_triples(hamming_range(queries, database, radius)) == brute_range(queries, database, radius)
+def test_brute_force_by_definition() -> None:
+    """The oracle itself, with loops."""
+    queries, database, mask = random_codes(4, 21, 0), random_codes(50, 21, 1, 9), torch.arange(50) % 3 > 0
+    bits = [[f"{int.from_bytes(bytes(row), 'little'):024b}" for row in codes.tolist()] for codes in (queries, database)]
+    found = brute_topk(queries, database, 40, mask)
+    for i, query in enumerate(bits[0]):
+        distances = [sum(a != b for a, b in zip(query, code, strict=True)) for code in bits[1]]
+        assert all_distances(queries, database)[i].tolist() == distances
+        order = sorted((distance, j) for j, distance in enumerate(distances) if mask[j])
+        padded = order + [(NO_DISTANCE, -1)] * (40 - len(order))
+        assert list(zip(found[0][i].tolist(), found[1][i].tolist(), strict=True)) == padded
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1000, 1 << 20])
 @pytest.mark.parametrize("k", [1, 5, 130, 200])
 def test_any_block_size_gives_the_same(block: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, database = random_codes(9, 37, 0, 5), random_codes(130, 37, 1, 40)
-    expected = brute_topk(queries, database, k), brute_range(queries, database, 15)
     monkeypatch.setattr(reference, "BLOCK", block)
-    assert_topk(reference.hamming_topk(queries, database, k), expected[0])
-    assert range_triples(reference.hamming_range(queries, database, 15)) == expected[1]
+    queries, database = random_codes(9, 37, 0, 5), random_codes(130, 37, 1, 40)
+    check_topk(queries, database, k)
+    check_range(queries, database, 15)
 
 
 @pytest.mark.parametrize("k", [1, 10, 700])
@@ -158,110 +114,145 @@ def test_blocks_stay_within_the_stated_bound(k: int, monkeypatch: pytest.MonkeyP
     assert sum(sizes) == 20 * 700
 
 
-@pytest.mark.parametrize("num_bits", [1, 8, 9, 4089, 4096])
-def test_extreme_distances(num_bits: int) -> None:
+@pytest.mark.parametrize("num_bits", [1, 8, 9, 256, 4089, 4096])
+@pytest.mark.parametrize("q", [1, 30])
+def test_extreme_distances(num_bits: int, q: int) -> None:
     ones = torch.ones(1, num_bits)
-    queries, database = pack_codes(ones), pack_codes(torch.cat((-ones, ones, -ones, ones)))
-    distances, indices = hamming_topk(queries, database, 4)
-    assert distances.tolist() == [[0, 0, num_bits, num_bits]]
-    assert indices.tolist() == [[1, 3, 0, 2]]
-    assert range_triples(hamming_range(queries, database, num_bits - 1)) == [(0, 0, 1), (0, 0, 3)]
-    assert len(range_triples(hamming_range(queries, database, num_bits))) == 4
-    assert len(range_triples(hamming_range(queries, database, 10**30))) == 4
+    queries, database = pack_codes(ones).expand(q, -1), pack_codes(torch.cat((-ones, ones, -ones, ones)))
+    for distances, indices in by_variant(lambda: hamming_topk(queries, database, 4)).values():
+        assert distances.tolist() == [[0, 0, num_bits, num_bits]] * q
+        assert indices.tolist() == [[1, 3, 0, 2]] * q
 
 
-def test_sorted_database_and_long_codes() -> None:
-    database = pack_codes(torch.ones(300, 300).tril() - 0.5)
-    assert_topk(hamming_topk(database[::60], database, 300), brute_topk(database[::60], database, 300))
-    queries, database = random_codes(3, 4096, 0), random_codes(600, 4096, 1)
-    assert_topk(hamming_topk(queries, database, 600), brute_topk(queries, database, 600))
+@pytest.mark.parametrize("q", [1, 5, 30])
+@pytest.mark.parametrize("num_bits", [16, 48, 64, 100, 128, 192, 256, 300, 1000])
+def test_every_distance_and_every_cut(num_bits: int, q: int) -> None:
+    """Each distance from 0 to K occurs four times, near codes first or last."""
+    database = ladder(num_bits).repeat(4, 1)
+    queries = database[torch.linspace(0, num_bits, q).long()]
+    for codes in (database, database.flip(0)):
+        for k in (1, 4, 5, len(database) // 4, len(database)):
+            check_topk(queries, codes, k)
+
+
+@pytest.fixture
+def autocast() -> Iterator[None]:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+
+
+@pytest.fixture
+def reduced_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.usefixtures("autocast")
 def test_exact_under_autocast() -> None:
     queries, database = random_codes(5, 4001, 0), random_codes(200, 4001, 1)
-    assert_topk(hamming_topk(queries, database, 200), brute_topk(queries, database, 200))
-    assert range_triples(hamming_range(queries, database, 2000)) == brute_range(queries, database, 2000)
+    check_topk(queries, database, 200)
+    check_range(queries, database, 2000)
 
 
 @pytest.mark.usefixtures("reduced_precision")
 def test_exact_with_reduced_precision_products() -> None:
-    queries, database = random_codes(5, 4001, 0), random_codes(200, 4001, 1)
-    assert_topk(hamming_topk(queries, database, 200), brute_topk(queries, database, 200))
+    check_topk(random_codes(5, 4001, 0), random_codes(200, 4001, 1), 200)
 
 
 @pytest.mark.parametrize("allowed", [[], [4], [0, 129], [5, 6, 7, 8, 9, 10, 11]])
 @pytest.mark.parametrize("k", [1, 5, 130, 140])
 def test_mask(allowed: list[int], k: int) -> None:
-    queries, database = random_codes(6, 20, 0), random_codes(130, 20, 1, 7)
     mask = torch.zeros(130, dtype=torch.bool)
     mask[allowed] = True
-    assert_topk(hamming_topk(queries, database, k, mask=mask), brute_topk(queries, database, k, mask))
+    check_topk(random_codes(6, 20, 0), random_codes(130, 20, 1, 7), k, mask)
 
 
 def test_padding_is_never_a_distance() -> None:
     queries = random_codes(3, 24, 0)
-    distances, indices = hamming_topk(queries, queries[:0], 2)
-    assert distances.tolist() == [[NO_DISTANCE] * 2] * 3
-    assert indices.tolist() == [[-1] * 2] * 3
-    distances, indices = hamming_topk(queries, queries, 5)
-    assert distances[:, 3:].tolist() == [[NO_DISTANCE] * 2] * 3
-    assert indices[:, 3:].tolist() == [[-1] * 2] * 3
+    for distances, indices in by_variant(lambda: hamming_topk(queries, queries[:0], 2)).values():
+        assert distances.tolist() == [[NO_DISTANCE] * 2] * 3
+        assert indices.tolist() == [[-1] * 2] * 3
+    for distances, indices in by_variant(lambda: hamming_topk(queries, queries, 5)).values():
+        assert distances[:, 3:].tolist() == [[NO_DISTANCE] * 2] * 3
+        assert indices[:, 3:].tolist() == [[-1] * 2] * 3
 
 
 def test_empty_sides() -> None:
     codes = random_codes(3, 24, 0)
-    distances, indices = hamming_topk(codes[:0], codes, 2)
-    assert distances.shape == indices.shape == (0, 2)
-    assert range_triples(hamming_range(codes[:0], codes, 3)) == []
-    offsets, distances, indices = hamming_range(codes, codes[:0], 3)
-    assert (offsets.tolist(), len(distances), len(indices)) == ([0, 0, 0, 0], 0, 0)
+    for distances, indices in by_variant(lambda: hamming_topk(codes[:0], codes, 2)).values():
+        assert distances.shape == indices.shape == (0, 2)
 
 
 def test_strided_inputs_and_inputs_unchanged() -> None:
-    wide_queries, wide_database = random_codes(12, 96, 0), random_codes(400, 96, 1)
+    wide_queries, wide_database = random_codes(60, 96, 0), random_codes(400, 96, 1)
     queries, database = wide_queries[::2, ::3], wide_database.T.contiguous().T[1::2, 1:9:2]
     mask = (torch.arange(400) % 3 > 0)[::2]
     before = [tensor.clone() for tensor in (wide_queries, wide_database, mask)]
-    assert_topk(hamming_topk(queries, database, 50, mask=mask), brute_topk(queries, database, 50, mask))
-    assert range_triples(hamming_range(queries, database, 12)) == brute_range(queries, database, 12)
-    expanded = queries[:1].expand(5, -1)
-    assert_topk(hamming_topk(expanded, database, 9), brute_topk(expanded, database, 9))
+    for some in (queries, queries[:2], queries[:1].expand(5, -1)):
+        check_topk(some, database, 9)
+        check_topk(some, database, 60, mask)
+        check_topk(some, database[:1].expand(200, -1), 9)
+        check_topk(some, database, 9, mask[:1].expand(200))
+        check_range(some, database, 12)
     for tensor, copy in zip((wide_queries, wide_database, mask), before, strict=True):
         assert torch.equal(tensor, copy)
 
 
-def test_flipping_the_same_bits_everywhere_changes_nothing() -> None:
-    queries, database = random_codes(7, 64, 0), random_codes(300, 64, 1)
-    flip = random_codes(1, 64, 2)
-    for before, after in zip(
-        (*hamming_topk(queries, database, 300), *hamming_range(queries, database, 30)),
-        (
-            *hamming_topk(queries ^ flip, database ^ flip, 300),
-            *hamming_range(queries ^ flip, database ^ flip, 30),
-        ),
-        strict=True,
-    ):
-        assert torch.equal(before, after)
+@pytest.mark.parametrize("offset", [1, 3, 8])
+@pytest.mark.parametrize("width", [6, 8, 16, 32, 40])
+def test_rows_at_any_address(width: int, offset: int) -> None:
+    """Aligned rows of 8, 16 and 32 bytes are read where they lie, others are not."""
+    memory = torch.randint(0, 256, (offset + 700 * width,), generator=torch.Generator().manual_seed(0))
+    database = memory.to(torch.uint8)[offset:].view(700, width)
+    for q in (1, 2, 3, 30):
+        check_topk(database[5 : 5 + q], database, 7)
+        check_topk(database[5 : 5 + q], database, 300)
+        check_range(database[5 : 5 + q], database, 4 * width - 8)
 
 
-def test_range_is_a_prefix_of_the_full_ranking() -> None:
-    queries, database = random_codes(4, 16, 0), random_codes(200, 16, 1)
-    distances, indices = hamming_topk(queries, database, 200)
-    offsets, range_distances, range_indices = hamming_range(queries, database, 6)
-    for i, count in enumerate(offsets.diff().tolist()):
-        assert torch.equal(range_distances[offsets[i] : offsets[i + 1]], distances[i, :count])
-        assert torch.equal(range_indices[offsets[i] : offsets[i + 1]], indices[i, :count])
+def test_the_same_flips_and_the_same_order_of_bits_change_nothing() -> None:
+    queries, database = random_codes(30, 64, 0), random_codes(900, 64, 1)
+    flip, order = random_codes(1, 64, 2), torch.randperm(64, generator=torch.Generator().manual_seed(3))
+    shuffled = [pack_codes(unpack_codes(codes, 64)[:, order]) for codes in (queries, database)]
+    assert not torch.equal(shuffled[0], queries)
+
+    def search(queries: Tensor, database: Tensor) -> tuple[Tensor, ...]:
+        return (
+            *hamming_topk(queries, database, 9),
+            *hamming_topk(queries, database, 900),
+            *hamming_range(queries, database, 26),
+        )
+
+    found = by_variant(lambda: search(queries, database))
+    found |= {f"{v}, flipped": r for v, r in by_variant(lambda: search(queries ^ flip, database ^ flip)).items()}
+    found |= {f"{v}, shuffled": r for v, r in by_variant(lambda: search(*shuffled)).items()}
+    assert_same(found)
+
+
+@pytest.mark.parametrize("q", [2, 30])
+@pytest.mark.parametrize("k", [1, 20, 90, 110])
+def test_ids_take_the_place_of_indices(q: int, k: int) -> None:
+    queries, database, mask = random_codes(q, 40, 0), random_codes(100, 40, 1, 30), torch.arange(100) % 3 > 0
+    ids = (torch.randperm(100, generator=torch.Generator().manual_seed(2)) * 10**11 - 3)[::2].repeat_interleave(2)
+    for allowed in (None, mask):
+        expected = brute_topk(queries, database, k, allowed, ids)
+        for variant, found in by_variant(
+            lambda allowed=allowed: op.hamming_topk(queries, database, k, allowed, ids)
+        ).items():
+            assert_equal(found, expected, variant)
+    for distances, indices in by_variant(lambda: op.hamming_topk(queries, database[:0], k, None, ids[:0])).values():
+        assert (distances == NO_DISTANCE).all() and (indices == -1).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 70])
 def test_opcheck(n: int) -> None:
-    queries, database = random_codes(5, 20, 0), random_codes(n, 20, 1)
+    queries, database, ids = random_codes(5, 20, 0), random_codes(n, 20, 1), torch.arange(n) * 3
     for k in (1, n + 2):
         torch.library.opcheck(op.hamming_topk, (queries, database, k, None))
         torch.library.opcheck(op.hamming_topk, (queries, database, k, torch.arange(n) % 2 == 0))
-    for radius in (0, 9, 24):
-        torch.library.opcheck(op.hamming_range, (queries, database, radius))
+        torch.library.opcheck(op.hamming_topk, (queries, database, k, torch.arange(n) % 2 == 0, ids))
 
 
 def test_fake_tensors_have_the_right_shapes() -> None:
@@ -285,86 +276,3 @@ def test_topk_compiles_to_one_graph(dynamic: bool) -> None:
         mask = torch.arange(n) % 3 > 0
         expected = brute_topk(queries, database, k, mask)[1] + 1
         np.testing.assert_array_equal(compiled(queries, database, k, mask).numpy(), expected)
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_range_compiles_to_one_graph(dynamic: bool) -> None:
-    def search(queries: Tensor, database: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        offsets, distances, indices = hamming_range(queries, database, 8)
-        return offsets, distances, indices + 1
-
-    torch._dynamo.reset()
-    compiled = torch.compile(search, fullgraph=True, dynamic=dynamic)
-    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        for q, n in ((5, 70), (3, 90)):
-            queries, database = random_codes(q, 20, 0), random_codes(n, 20, 1)
-            offsets, distances, indices = compiled(queries, database)
-            assert range_triples((offsets, distances, indices - 1)) == brute_range(queries, database, 8)
-
-
-CODES = random_codes(4, 24, 0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ((CODES.numpy(), CODES, 1), TypeError, "queries: expected a torch.Tensor, got ndarray"),
-        ((CODES.long(), CODES, 1), TypeError, "queries: expected packed codes of dtype torch.uint8"),
-        (
-            (CODES, CODES[0], 1),
-            ValueError,
-            r"database: expected shape \[N, ceil\(num_bits / 8\)\], got \[3\]",
-        ),
-        ((CODES, CODES[:, :2], 1), ValueError, "database: expected 3 bytes a code as in queries, got 2"),
-        ((CODES[:, :0], CODES[:, :0], 1), ValueError, "queries: expected 1 to 512 bytes a code, got 0"),
-        ((CODES, CODES.to("meta"), 1), ValueError, "database: expected the device of queries, cpu, got meta"),
-    ],
-)
-def test_bad_codes_are_refused(arguments: tuple, error: type[Exception], message: str) -> None:
-    for function in (hamming_topk, hamming_range):
-        with pytest.raises(error, match=message):
-            function(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("k", "error", "message"),
-    [
-        (0, ValueError, "k: expected an integer at least 1, got 0"),
-        (-3, ValueError, "k: expected an integer at least 1, got -3"),
-        (2.0, TypeError, r"k: expected an integer at least 1, got 2\.0"),
-        (True, TypeError, "k: expected an integer at least 1, got True"),
-    ],
-)
-def test_bad_k_is_refused(k: object, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        hamming_topk(CODES, CODES, k)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("mask", "error", "message"),
-    [
-        ([True] * 4, TypeError, "mask: expected a torch.Tensor, got list"),
-        (torch.ones(4), TypeError, "mask: expected dtype torch.bool, got torch.float32"),
-        (
-            torch.ones(3, dtype=torch.bool),
-            ValueError,
-            r"mask: expected shape \[4\], one entry a database code, got \[3\]",
-        ),
-        (torch.ones(4, 1, dtype=torch.bool), ValueError, r"mask: expected shape \[4\]"),
-        (
-            torch.ones(4, dtype=torch.bool, device="meta"),
-            ValueError,
-            "mask: expected the device of database, cpu",
-        ),
-    ],
-)
-def test_bad_mask_is_refused(mask: object, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        hamming_topk(CODES, CODES, 1, mask=mask)  # type: ignore[arg-type]
-
-
-def test_bad_radius_is_refused() -> None:
-    with pytest.raises(ValueError, match="radius: expected an integer at least 0, got -1"):
-        hamming_range(CODES, CODES, -1)
-    with pytest.raises(TypeError, match=r"radius: expected an integer at least 0, got 1\.5"):
-        hamming_range(CODES, CODES, 1.5)  # type: ignore[arg-type]
