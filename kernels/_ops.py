@@ -12,7 +12,8 @@ def integer_op(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Define an op whose results are integers: a decorator for the function that runs where nothing native does.
 
     As `torch.library.custom_op`, without its step through Python for autograd at each call, which takes longer than
-    searching a small database does. The fake kernel is registered with `torch.library.register_fake`.
+    searching a small database does. The fake kernel is registered with `torch.library.register_fake`. The function
+    itself stays at hand as `__wrapped__`.
     """
 
     def define(function: Callable[..., Any]) -> Any:
@@ -20,6 +21,8 @@ def integer_op(name: str) -> Callable[[Callable[..., Any]], Any]:
         torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(name, "CompositeExplicitAutograd", function)
         namespace, _, op = name.partition("::")
-        return getattr(getattr(torch.ops, namespace), op).default
+        overload = getattr(getattr(torch.ops, namespace), op).default
+        overload.__wrapped__ = function
+        return overload
 
     return define

@@ -43,7 +43,8 @@ def using(variant: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if variant == "reference":
             for name, module in OPS.items():
-                patch.setattr(module, name, getattr(module, name)._init_fn)
+                op = getattr(module, name)
+                patch.setattr(module, name, getattr(op, "__wrapped__", None) or op._init_fn)
         else:
             patch.setenv("ADSQ_SIMD", variant)
         yield
