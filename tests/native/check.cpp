@@ -8,7 +8,8 @@
 
 namespace adsq::test {
 
-std::string context;
+// Never destroyed: ThreadSanitizer reports at the very end.
+std::string& context = *new std::string;
 int64_t num_checks = 0;
 
 void fail(const char* file, int line, const std::string& what) {
@@ -26,14 +27,21 @@ RealThreads::RealThreads(int64_t count)
                 for (std::thread& thread : running) thread.join();
               }} {}
 
+std::vector<std::string> variants() {
+  std::vector<std::string> found;
+  const char* names[] = {"generic", "avx2", "avx512"};
+  for (int i = 0; i < 3; ++i) {
+    if (cpu::is_supported(static_cast<cpu::Simd>(i))) found.push_back(names[i]);
+  }
+  return found;
+}
+
 void for_every_way(const std::vector<int64_t>& thread_counts, const std::function<void(RealThreads&)>& run) {
   const std::string outer = context;
-  const char* names[] = {"generic", "avx2", "avx512"};
-  for (int variant = 0; variant < 3; ++variant) {
-    if (!cpu::is_supported(static_cast<cpu::Simd>(variant))) continue;
-    setenv("ADSQ_SIMD", names[variant], 1);
+  for (const std::string& variant : variants()) {
+    setenv("ADSQ_SIMD", variant.c_str(), 1);
     for (const int64_t count : thread_counts) {
-      context = outer + ", " + names[variant] + ", " + std::to_string(count) + " threads";
+      context = outer + ", " + variant + ", " + std::to_string(count) + " threads";
       RealThreads threads(count);
       run(threads);
     }

@@ -13,7 +13,7 @@
 namespace adsq::test {
 
 // What is being compared: printed where a check or a sanitizer ends the program.
-extern std::string context;
+extern std::string& context;
 extern int64_t num_checks;
 
 [[noreturn]] void fail(const char* file, int line, const std::string& what);
@@ -87,7 +87,10 @@ struct RealThreads {
   cpu::Threads threads;
 };
 
-// Calls run(count of threads) for each number of threads and each variant that this machine has.
+// The variants that this machine has, by their names in ADSQ_SIMD.
+std::vector<std::string> variants();
+
+// Calls run(count of threads) for each number of threads and each of those variants.
 void for_every_way(const std::vector<int64_t>& thread_counts, const std::function<void(RealThreads&)>& run);
 
 }  // namespace adsq::test

@@ -47,11 +47,14 @@ void copy_queries(const DataSet& data, bool complement, Random& random) {
 
 }  // namespace
 
+int64_t num_data_sets = 0;
+
 void fill_random(const Buffer<uint8_t>& buffer, Random& random) {
   for (int64_t i = 0; i < buffer.size(); ++i) buffer[i] = random.byte();
 }
 
 DataSet make_data(Kind kind, int64_t width, int64_t count, int64_t num_queries, int64_t offset, Random& random) {
+  ++num_data_sets;
   context = std::string(kNames[static_cast<int>(kind)]) + ": " + std::to_string(count) + " codes of " +
             std::to_string(width) + " bytes at " + std::to_string(offset) + ", " + std::to_string(num_queries) +
             " queries";

@@ -27,6 +27,8 @@ struct DataSet {
   uint8_t* query(int64_t q) const { return query_rows.data() + q * width; }
 };
 
+extern int64_t num_data_sets;
+
 // Rows at `offset` bytes from an aligned address. Sets the context.
 DataSet make_data(Kind kind, int64_t width, int64_t count, int64_t num_queries, int64_t offset, Random& random);
 
