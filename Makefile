@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test bench bench-peers study lint format clean
+.PHONY: install demo test test-native bench bench-peers study lint format clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.torch:
+$(VENV)/.tools:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.tools
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
 
@@ -30,6 +33,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The CPU kernels alone, with sanitizers
+test-native: $(VENV)/.tools
+	$(BIN)/python tests/native/run.py
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=func,param:case --benchmark-columns=median,iqr,rounds

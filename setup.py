@@ -203,11 +203,12 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-kernels = ["adsq.kernels", *(f"adsq.kernels.{name}" for name in find_packages("kernels"))]
-setup(
-    package_dir={"adsq": "adsq", "adsq.kernels": "kernels"},
-    packages=["adsq", *(f"adsq.{name}" for name in find_packages("adsq")), *kernels],
-    package_data={name: ["README.md"] for name in kernels},
-    ext_modules=[Extension(name, []) for name in RULES],
-    cmdclass={"build_ext": NativeBuild, "bdist_wheel": Wheel},
-)
+if __name__ == "__main__":  # tests/native/run.py imports the functions above
+    kernels = ["adsq.kernels", *(f"adsq.kernels.{name}" for name in find_packages("kernels"))]
+    setup(
+        package_dir={"adsq": "adsq", "adsq.kernels": "kernels"},
+        packages=["adsq", *(f"adsq.{name}" for name in find_packages("adsq")), *kernels],
+        package_data={name: ["README.md"] for name in kernels},
+        ext_modules=[Extension(name, []) for name in RULES],
+        cmdclass={"build_ext": NativeBuild, "bdist_wheel": Wheel},
+    )

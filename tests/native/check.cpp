@@ -1,0 +1,52 @@
+#include "check.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "cpu/simd.h"
+
+namespace adsq::test {
+
+// Never destroyed: ThreadSanitizer reports at the very end.
+std::string& context = *new std::string;
+int64_t num_checks = 0;
+
+void fail(const char* file, int line, const std::string& what) {
+  std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
+  std::fprintf(stderr, "while testing %s\n", context.c_str());
+  std::exit(1);
+}
+
+RealThreads::RealThreads(int64_t count)
+    : threads{count, [this](int64_t tasks, const std::function<void(int64_t)>& task) {
+                ++runs;
+                CHECK(tasks >= 0 && tasks <= threads.count);
+                std::vector<std::thread> running;
+                for (int64_t t = 0; t < tasks; ++t) running.emplace_back(task, t);
+                for (std::thread& thread : running) thread.join();
+              }} {}
+
+std::vector<std::string> variants() {
+  std::vector<std::string> found;
+  const char* names[] = {"generic", "avx2", "avx512"};
+  for (int i = 0; i < 3; ++i) {
+    if (cpu::is_supported(static_cast<cpu::Simd>(i))) found.push_back(names[i]);
+  }
+  return found;
+}
+
+void for_every_way(const std::vector<int64_t>& thread_counts, const std::function<void(RealThreads&)>& run) {
+  const std::string outer = context;
+  for (const std::string& variant : variants()) {
+    setenv("ADSQ_SIMD", variant.c_str(), 1);
+    for (const int64_t count : thread_counts) {
+      context = outer + ", " + variant + ", " + std::to_string(count) + " threads";
+      RealThreads threads(count);
+      run(threads);
+    }
+  }
+  context = outer;
+}
+
+}  // namespace adsq::test

@@ -1,0 +1,96 @@
+// What the native tests share: checks, memory of an exact size, threads, and every way to run a kernel.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/hamming_pass.h"
+
+namespace adsq::test {
+
+// What is being compared: printed where a check or a sanitizer ends the program.
+extern std::string& context;
+extern int64_t num_checks;
+
+[[noreturn]] void fail(const char* file, int line, const std::string& what);
+
+#define CHECK(condition) \
+  (++adsq::test::num_checks, (condition) ? void() : adsq::test::fail(__FILE__, __LINE__, #condition))
+#define CHECK_EQUAL(actual, expected)                                                       \
+  do {                                                                                      \
+    const auto is = (actual);                                                               \
+    const auto should = (expected);                                                         \
+    ++adsq::test::num_checks;                                                               \
+    if (is == should) break;                                                                \
+    const std::string values = std::to_string(is) + ", expected " + std::to_string(should); \
+    adsq::test::fail(__FILE__, __LINE__, #actual " is " + values);                          \
+  } while (false)
+
+// Memory of exactly the size asked for, so that AddressSanitizer sees one byte too many, and `offset` bytes behind an
+// aligned address. Filled with garbage. Null where it is empty, as the data of an empty tensor is.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count = 0, int64_t offset = 0) : count_(count), offset_(offset) {
+    if (count == 0) return;
+    const size_t bytes = sizeof(T) * static_cast<size_t>(count);
+    memory_.reset(new uint8_t[bytes + static_cast<size_t>(offset)]);
+    std::memset(memory_.get() + offset, 0xA5, bytes);
+  }
+  T* data() const { return count_ == 0 ? nullptr : reinterpret_cast<T*>(memory_.get() + offset_); }
+  T& operator[](int64_t i) const { return data()[i]; }
+  int64_t size() const { return count_; }
+
+ private:
+  int64_t count_, offset_;
+  std::unique_ptr<uint8_t[]> memory_;
+};
+
+// Ends the program where numbers differ, bit for bit.
+template <typename T>
+void check_equal(const char* name, const Buffer<T>& actual, const std::vector<T>& expected) {
+  CHECK_EQUAL(actual.size(), static_cast<int64_t>(expected.size()));
+  num_checks += actual.size();
+  if (actual.size() == 0 || std::memcmp(actual.data(), expected.data(), sizeof(T) * expected.size()) == 0) return;
+  context += std::string(", ") + name;
+  for (int64_t i = 0; i < actual.size(); ++i) {
+    if (actual[i] == expected[static_cast<size_t>(i)]) continue;
+    context += ", at " + std::to_string(i);
+    CHECK_EQUAL(actual[i], expected[static_cast<size_t>(i)]);
+  }
+}
+
+// Reproducible on any machine, which the distributions of the standard library are not.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : engine_(seed) {}
+  int64_t below(int64_t count) { return static_cast<int64_t>(engine_() % static_cast<uint64_t>(count)); }
+  bool chance(int64_t one_in) { return below(one_in) == 0; }
+  uint8_t byte() { return static_cast<uint8_t>(below(256)); }
+  template <typename T>
+  T pick(const std::vector<T>& from) {
+    return from[static_cast<size_t>(below(static_cast<int64_t>(from.size())))];
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+// One real thread a task, and how often they were started.
+struct RealThreads {
+  explicit RealThreads(int64_t count);
+  int64_t runs = 0;
+  cpu::Threads threads;
+};
+
+// The variants that this machine has, by their names in ADSQ_SIMD.
+std::vector<std::string> variants();
+
+// Calls run(count of threads) for each number of threads and each of those variants.
+void for_every_way(const std::vector<int64_t>& thread_counts, const std::function<void(RealThreads&)>& run);
+
+}  // namespace adsq::test

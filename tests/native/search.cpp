@@ -1,0 +1,141 @@
+// hamming_topk and RangeSearch.
+#include "search.h"
+
+#include <algorithm>
+
+#include "cpu/hamming_topk.h"
+
+namespace adsq::test {
+namespace {
+
+enum class Mask { kNone, kAll, kNothing, kOne, kHalf, kBlocks };
+
+// Which codes may be found; null, and not empty, for Mask::kNone.
+Buffer<bool> make_mask(Mask kind, int64_t count, Random& random) {
+  Buffer<bool> mask(kind == Mask::kNone ? 0 : count);
+  bool allowed = true;
+  for (int64_t i = 0, rest = 0; i < mask.size(); ++i) {
+    if (kind == Mask::kBlocks && rest-- == 0) rest = random.below(40 + count / 8), allowed = !allowed;
+    mask[i] = kind == Mask::kAll || (kind == Mask::kHalf && random.chance(2)) || (kind == Mask::kBlocks && allowed);
+  }
+  if (kind == Mask::kOne && count > 0) mask[random.pick<int64_t>({0, count / 2, count - 1})] = true;
+  return mask;
+}
+
+// Ascending, and too large for 32 bits.
+Buffer<int64_t> make_ids(bool wanted, int64_t count, Random& random) {
+  Buffer<int64_t> ids(wanted ? count : 0);
+  int64_t id = 0;
+  for (int64_t i = 0; i < ids.size(); ++i) ids[i] = id += 1 + random.below(int64_t{1} << 32);
+  return ids;
+}
+
+// What a search may find and how it names it.
+struct Names {
+  const bool* mask;
+  const int64_t* ids;
+  bool allow(int64_t index) const { return mask == nullptr || mask[index]; }
+  int64_t of(int64_t index) const { return ids == nullptr ? index : ids[index]; }
+};
+
+// What a search should return.
+struct Found {
+  std::vector<int64_t> offsets{0}, indices;
+  std::vector<int32_t> distances;
+  void add(int32_t distance, int64_t index) { distances.push_back(distance), indices.push_back(index); }
+};
+
+Found nearest(const Ranking& ranking, int64_t k, const Names& names) {
+  Found found;
+  for (const auto& order : ranking) {
+    int64_t rest = k;
+    for (auto next = order.begin(); next != order.end() && rest > 0; ++next) {
+      if (names.allow(next->index)) found.add(next->distance, names.of(next->index)), --rest;
+    }
+    for (; rest > 0; --rest) found.add(cpu::kNoDistance, cpu::kNoIndex);
+  }
+  return found;
+}
+
+Found within(const Ranking& ranking, int64_t radius, const Names& names) {
+  Found found;
+  for (const auto& order : ranking) {
+    for (auto next = order.begin(); next != order.end() && next->distance <= radius; ++next) {
+      if (names.allow(next->index)) found.add(next->distance, names.of(next->index));
+    }
+    found.offsets.push_back(static_cast<int64_t>(found.indices.size()));
+  }
+  return found;
+}
+
+void compare_topk(const DataSet& data, const Found& expected, int64_t k, const Names& names,
+                  const cpu::Threads& threads) {
+  const Buffer<int32_t> distances(data.num_queries * k, 4);
+  const Buffer<int64_t> indices(data.num_queries * k, 8);
+  cpu::hamming_topk(data.queries(), data.codes(names.mask), k, names.ids, distances.data(), indices.data(), threads);
+  check_equal("distances of hamming_topk", distances, expected.distances);
+  check_equal("indices of hamming_topk", indices, expected.indices);
+}
+
+void compare_range(const DataSet& data, const Found& expected, int64_t radius, const Names& names,
+                   const cpu::Threads& threads) {
+  const cpu::RangeSearch search(data.queries(), data.codes(names.mask), radius, threads);
+  CHECK(search.offsets() == expected.offsets);
+  const Buffer<int32_t> distances(search.offsets().back());
+  const Buffer<int64_t> indices(search.offsets().back());
+  search.write(names.ids, distances.data(), indices.data());
+  check_equal("distances of RangeSearch", distances, expected.distances);
+  check_equal("indices of RangeSearch", indices, expected.indices);
+}
+
+}  // namespace
+
+void compare_search(const DataSet& data, const Ranking& ranking, const std::vector<int64_t>& thread_counts,
+                    Random& random) {
+  const int64_t n = data.count, bits = 8 * data.width;
+  const std::string outer = context;
+  for (int draw = 0; draw < 3; ++draw) {
+    const auto kind = draw == 0 ? Mask::kNone : static_cast<Mask>(random.below(6));
+    const Buffer<bool> mask = make_mask(kind, n, random);
+    const Buffer<int64_t> ids = make_ids(random.chance(2), n, random);
+    const Names names{mask.data(), ids.data()};
+    const int64_t k = random.pick<int64_t>(
+        {1, 1 + random.below(10), 1 + n / 400, 1 + n / 40, 1 + n / 5, std::max<int64_t>(1, n), n + 3});
+    const int64_t radius = random.pick<int64_t>({0, 1, bits / 4, bits / 2, bits - 1, bits, bits + 9});
+    context = outer + ", mask " + std::to_string(static_cast<int>(kind)) + (ids.size() > 0 ? ", ids" : "") + ", k " +
+              std::to_string(k) + ", radius " + std::to_string(radius);
+    const Found near = nearest(ranking, k, names), inside = within(ranking, radius, names);
+    for_every_way(thread_counts, [&](RealThreads& real) {
+      compare_topk(data, near, k, names, real.threads);
+      compare_range(data, inside, radius, names, real.threads);
+    });
+  }
+  context = outer;
+}
+
+// The first threshold of a search comes from a sample of the codes. Here the sampled codes equal some of the queries
+// and no others do, so that these queries find too little and have to be searched again.
+void test_misleading_sample() {
+  Random random(5);
+  for (const int64_t num_queries : {3, 65}) {
+    constexpr int64_t kCount = 40000, kWanted = 100;
+    const DataSet data = make_data(Kind::kRandom, 8, kCount, num_queries, 0, random);
+    const int64_t sampled = num_queries < 12 ? 512 : 2048, stretch = kCount / sampled;
+    uint64_t state = 0x9E3779B97F4A7C15;  // as hamming_select.cpp draws it; `runs` below tells whether it still does
+    for (int64_t i = 0; i < sampled; ++i) {
+      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+      const int64_t index = i * stretch + static_cast<int64_t>(state % static_cast<uint64_t>(stretch));
+      const int64_t query = i % (sampled / 32);  // 32 copies: more than the sample's rank, fewer than wanted
+      if (query % 3 == 1 && query < num_queries) std::copy_n(data.query(query), data.width, data.row(index));
+    }
+    const Names names{nullptr, nullptr};
+    const Found near = nearest(rank(data), kWanted, names);
+    context += ", misleading";
+    for_every_way({1, 3}, [&](RealThreads& real) {
+      compare_topk(data, near, kWanted, names, real.threads);
+      CHECK_EQUAL(real.runs, 4);  // a search and its output, twice
+    });
+  }
+}
+
+}  // namespace adsq::test

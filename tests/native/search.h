@@ -1,0 +1,16 @@
+// Compares the kernels with their definition on one data set.
+#pragma once
+#include "dataset.h"
+
+namespace adsq::test {
+
+void compare_search(const DataSet& data, const Ranking& ranking, const std::vector<int64_t>& thread_counts,
+                    Random& random);
+void compare_evaluation(const DataSet& data, const Ranking& ranking, const std::vector<int64_t>& thread_counts,
+                        Random& random);
+
+void test_misleading_sample();
+void test_pack_codes();
+void test_variant_names();
+
+}  // namespace adsq::test
