@@ -1,6 +1,4 @@
 // Registers the CPU kernels with the ops that kernels/<family>/op.py defines.
-#include <sys/mman.h>
-
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -54,20 +52,6 @@ cpu::Threads torch_threads() {
           }};
 }
 
-// A new tensor. The kernel touches each page of a large result for the first time: huge pages make that cheaper.
-Tensor new_result(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
-  Tensor result = torch::stable::new_empty(like, shape, type);
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t kHugePage = 2 << 20;
-  const auto start = reinterpret_cast<uintptr_t>(result.mutable_data_ptr());
-  const uintptr_t bytes = static_cast<uintptr_t>(result.numel()) * (type == ScalarType::Long ? 8 : 4);
-  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage,
-                  last = (start + bytes) / kHugePage * kHugePage;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-  return result;
-}
-
 cpu::Codes codes_of(const Tensor& codes) {
   return {static_cast<const uint8_t*>(codes.const_data_ptr()), codes.size(0), codes.size(1)};
 }
@@ -94,8 +78,8 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
     check_vector(*allowed, "mask", ScalarType::Bool, codes.count);
     codes.mask = static_cast<const bool*>(allowed->const_data_ptr());
   }
-  Tensor distances = new_result(some, {some.size(0), k}, ScalarType::Int);
-  Tensor indices = new_result(some, {some.size(0), k}, ScalarType::Long);
+  Tensor distances = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Int);
+  Tensor indices = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Long);
   cpu::hamming_topk(codes_of(some), codes, k, ids_of(names, codes.count),
                     static_cast<int32_t*>(distances.mutable_data_ptr()),
                     static_cast<int64_t*>(indices.mutable_data_ptr()), torch_threads());
@@ -114,7 +98,8 @@ std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Te
   const int64_t total = found.offsets().back();
   Tensor offsets = torch::stable::new_empty(some, {some.size(0) + 1}, ScalarType::Long);
   std::copy(found.offsets().begin(), found.offsets().end(), static_cast<int64_t*>(offsets.mutable_data_ptr()));
-  Tensor distances = new_result(some, {total}, ScalarType::Int), indices = new_result(some, {total}, ScalarType::Long);
+  Tensor distances = torch::stable::new_empty(some, {total}, ScalarType::Int),
+         indices = torch::stable::new_empty(some, {total}, ScalarType::Long);
   found.write(id, static_cast<int32_t*>(distances.mutable_data_ptr()),
               static_cast<int64_t*>(indices.mutable_data_ptr()));
   return {offsets, distances, indices};

@@ -11,7 +11,8 @@ namespace {
 // Queries that pass over the database together: enough to share the reading, few enough that their counters stay
 // cached.
 constexpr int64_t kBatch = 64, kCounters = 1 << 13;
-constexpr int64_t kSmallWork = 1 << 16;  // pairs below which a second thread costs more than it brings
+constexpr int64_t kRecordBytes = 64 << 20;  // for the relevant codes of a batch, if all codes are relevant
+constexpr int64_t kSmallWork = 1 << 16;     // pairs below which a second thread costs more than it brings
 
 // Equal distances follow each other often, and counting one waits for the counter of the last. So the database is read
 // at several places at once, each with its own counters.
@@ -173,6 +174,82 @@ class Counters {
   std::vector<int64_t> all_, relevant_;
 };
 
+// The relevant codes of each query in the order of the database, each with its place among the codes at its distance.
+// How many codes lie at smaller distances is known at the end, and so is then the rank.
+class RelevantCodes {
+ public:
+  // `memory` has room for queries x num_codes records, of which the relevant ones are touched.
+  RelevantCodes(Batch& batch, int64_t queries, int64_t num_codes, int64_t num_distances, uint64_t* memory)
+      : counters_(queries, num_distances) {
+    for (int64_t i = 0; i < queries; ++i) {
+      for (int s = 0; s < kStretches; ++s) {
+        records_.push_back({memory + i * num_codes + part_start(num_codes, s, kStretches), 0});
+      }
+    }
+    const int64_t block_size = batch.block_size();
+    const auto places = aligned_array<int64_t>(static_cast<size_t>(kStretches * block_size));
+    batch.scan([&](int64_t i, const Stretch* stretches) {
+      int64_t *counts[kStretches], *place[kStretches];
+      for (int s = 0; s < kStretches; ++s) {
+        counts[s] = counters_.all(i, s);
+        place[s] = places.get() + s * block_size;
+      }
+      for_codes(stretches, [counts, place](int s, int64_t c, uint16_t d) { place[s][c] = ++counts[s][d]; });
+      for (int s = 0; s < kStretches; ++s) {
+        const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
+        Records& records = records_[static_cast<size_t>(i * kStretches + s)];
+        uint64_t* record = records.first + records.count;
+        records.count += stretches[s].num_relevant;
+        for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
+          const uint16_t code = relevant[r];
+          record[r] = uint64_t{distances[code]} << kIndexBits | static_cast<uint64_t>(place[s][code]);
+        }
+      }
+    });
+    for (int64_t i = 0; i < queries; ++i) {
+      for (int s = 0; s < kStretches; ++s) {
+        for (const uint64_t record : records(i, s)) ++counters_.relevant(i, s)[record >> kIndexBits];
+      }
+      counters_.rank(i);
+    }
+  }
+
+  int64_t count(int64_t query) const {
+    int64_t count = 0;
+    for (int s = 0; s < kStretches; ++s) count += records(query, s).count;
+    return count;
+  }
+
+  // The sum of the precisions at the ranks of the relevant codes up to k. Call it once.
+  double precision_sum(int64_t query, int64_t k) {
+    double sum = 0;
+    for (int s = 0; s < kStretches; ++s) {
+      const int64_t* before = counters_.all(query, s);
+      int64_t* hits = counters_.relevant(query, s);
+      for (const uint64_t record : records(query, s)) {
+        const uint64_t distance = record >> kIndexBits;
+        const int64_t rank = before[distance] + static_cast<int64_t>(record & kIndexMask), hit = ++hits[distance];
+        const double precision = static_cast<double>(hit) / static_cast<double>(rank);
+        sum += rank <= k ? precision : 0;
+      }
+    }
+    return sum;
+  }
+
+ private:
+  // distance << kIndexBits | place, from 1
+  struct Records {
+    uint64_t* first;
+    int64_t count;
+    const uint64_t* begin() const { return first; }
+    const uint64_t* end() const { return first + count; }
+  };
+  const Records& records(int64_t query, int s) const { return records_[static_cast<size_t>(query * kStretches + s)]; }
+
+  Counters counters_;
+  std::vector<Records> records_;  // [query][stretch]
+};
+
 // H(x - 1/2) - log(x) - Euler's constant, to the last digit for x > 32.
 double harmonic_rest(double x) {
   const double y = 1 / (x * x);
@@ -208,16 +285,17 @@ double expected_precision_sum(const int64_t* total, const int64_t* relevant, int
   return sum;
 }
 
-// Runs task(batch, numbers of its queries, how many) for all queries, threads side by side.
+// Runs task(batch, numbers of its queries, how many, number of the thread's task) for all queries, up to `largest` in a
+// batch, threads side by side.
 template <class Task>
-void for_batches(const Input& input, const Threads& threads, int64_t num_distances, Task task) {
+void for_batches(const Input& input, const Threads& threads, int64_t largest, int64_t num_distances, Task task) {
   const int64_t count = input.queries.count, width = input.query_labels.num_words;
   std::vector<int64_t> order(static_cast<size_t>(count));
   for (int64_t q = 0; q < count; ++q) order[static_cast<size_t>(q)] = q;
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
     return std::lexicographical_compare(input.label(a), input.label(a) + width, input.label(b), input.label(b) + width);
   });
-  const int64_t size = std::max<int64_t>(8, std::min(kBatch, kCounters / num_distances));
+  const int64_t size = std::max<int64_t>(1, std::min(largest, std::max<int64_t>(8, kCounters / num_distances)));
   const int64_t work = count * input.database.count;
   const int64_t tasks = std::min({threads.count, count, 1 + work / kSmallWork});
   threads.run(tasks, [&](int64_t t) {
@@ -225,7 +303,7 @@ void for_batches(const Input& input, const Threads& threads, int64_t num_distanc
     for (int64_t first = count * t / tasks; first < last; first += size) {
       const int64_t* queries = order.data() + first;
       Batch batch(input, queries, std::min(size, last - first));
-      task(batch, queries, std::min(size, last - first));
+      task(batch, queries, std::min(size, last - first), t);
     }
   });
 }
@@ -241,7 +319,7 @@ void hamming_relevance_histogram(const Codes& queries, const Codes& database, co
   const auto words = query_words(kernels, used_queries);
   const int64_t num_distances = num_bits + 1;
   const Input input{kernels, used_queries, used_database, query_labels, database_labels, words.get()};
-  for_batches(input, threads, num_distances, [&](Batch& batch, const int64_t* numbers, int64_t size) {
+  for_batches(input, threads, kBatch, num_distances, [&](Batch& batch, const int64_t* numbers, int64_t size, int64_t) {
     Counters counters(size, num_distances);
     batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
     for (int64_t i = 0; i < size; ++i) {
@@ -257,48 +335,37 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
   const auto words = query_words(kernels, queries);
   const int64_t num_distances = 8 * database.width + 1;
   const Input input{kernels, queries, database, query_labels, database_labels, words.get()};
-  for_batches(input, threads, num_distances, [&](Batch& batch, const int64_t* numbers, int64_t size) {
-    Counters counters(size, num_distances);
-    batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
-    std::vector<double> sums(static_cast<size_t>(size));
-    std::vector<int64_t> total(static_cast<size_t>(num_distances)), total_relevant(total.size());
-    for (int64_t i = 0; i < size; ++i) {
-      counters.sum(i, total.data(), total_relevant.data());
-      num_relevant[numbers[i]] = std::accumulate(total_relevant.begin(), total_relevant.end(), int64_t{0});
-      if (expected) {
-        sums[static_cast<size_t>(i)] = expected_precision_sum(total.data(), total_relevant.data(), num_distances, k);
-      } else {
-        counters.rank(i);
-      }
-    }
-    if (!expected) {
-      // A second pass: from where each distance begins in the ranking, a code's rank is a running count.
-      const auto ranks = aligned_array<int64_t>(static_cast<size_t>(kStretches * batch.block_size()));
-      batch.scan([&](int64_t i, const Stretch* stretches) {
-        int64_t *rank[kStretches], *place[kStretches];
-        for (int s = 0; s < kStretches; ++s) {
-          rank[s] = counters.all(i, s);
-          place[s] = ranks.get() + s * batch.block_size();
-        }
-        for_codes(stretches, [rank, place](int s, int64_t c, uint16_t d) { place[s][c] = ++rank[s][d]; });
-        double sum = 0;
-        for (int s = 0; s < kStretches; ++s) {
-          int64_t* hits = counters.relevant(i, s);
-          const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
-          for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
-            const int64_t c = relevant[r], hit = ++hits[distances[c]], at = place[s][c];
-            const double precision = static_cast<double>(hit) / static_cast<double>(at);
-            sum += at <= k ? precision : 0;
-          }
-        }
-        sums[static_cast<size_t>(i)] += sum;
-      });
-    }
-    for (int64_t i = 0; i < size; ++i) {
-      const auto all_relevant = static_cast<double>(std::max<int64_t>(1, num_relevant[numbers[i]]));
-      average_precision[numbers[i]] = sums[static_cast<size_t>(i)] / all_relevant;
-    }
-  });
+  const auto write = [&](int64_t query, double sum, int64_t relevant) {
+    average_precision[query] = sum / static_cast<double>(std::max<int64_t>(1, relevant));
+    num_relevant[query] = relevant;
+  };
+  if (expected) {
+    for_batches(input, threads, kBatch, num_distances,
+                [&](Batch& batch, const int64_t* numbers, int64_t size, int64_t) {
+                  Counters counters(size, num_distances);
+                  batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
+                  std::vector<int64_t> total(static_cast<size_t>(num_distances)), relevant(total.size());
+                  for (int64_t i = 0; i < size; ++i) {
+                    counters.sum(i, total.data(), relevant.data());
+                    write(numbers[i], expected_precision_sum(total.data(), relevant.data(), num_distances, k),
+                          std::accumulate(relevant.begin(), relevant.end(), int64_t{0}));
+                  }
+                });
+    return;
+  }
+  const int64_t fit = kRecordBytes / static_cast<int64_t>(sizeof(uint64_t)) / std::max<int64_t>(1, database.count);
+  const int64_t size = std::max<int64_t>(1, std::min(fit, kBatch));
+  // Memory that is kept from one batch to the next.
+  std::vector<Aligned<uint64_t>> memory(static_cast<size_t>(threads.count));
+  for_batches(input, threads, size, num_distances,
+              [&](Batch& batch, const int64_t* numbers, int64_t count, int64_t task) {
+                auto& own = memory[static_cast<size_t>(task)];
+                if (own == nullptr) own = aligned_array<uint64_t>(static_cast<size_t>(size * database.count));
+                RelevantCodes relevant(batch, count, database.count, num_distances, own.get());
+                for (int64_t i = 0; i < count; ++i) {
+                  write(numbers[i], relevant.precision_sum(i, k), relevant.count(i));
+                }
+              });
 }
 
 }  // namespace adsq::cpu
