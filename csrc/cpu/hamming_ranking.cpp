@@ -3,176 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <utility>
+
+#include "cpu/hamming_batch.h"
 
 namespace adsq::cpu {
 namespace {
 
-// Queries that pass over the database together: enough to share the reading, few enough that their counters stay
-// cached.
-constexpr int64_t kBatch = 64, kCounters = 1 << 13;
 constexpr int64_t kRecordBytes = 64 << 20;  // for the relevant codes of a batch, if all codes are relevant
-constexpr int64_t kSmallWork = 1 << 16;     // pairs below which a second thread costs more than it brings
-
-// Equal distances follow each other often, and counting one waits for the counter of the last. So the database is read
-// at several places at once, each with its own counters.
-constexpr int kStretches = 4;
-
-struct Input {
-  const ScanKernels& kernels;
-  const Codes& queries;
-  const Codes& database;
-  const Labels& query_labels;
-  const Labels& database_labels;
-  const uint64_t* words;  // of the queries
-
-  const uint64_t* label(int64_t query) const { return query_labels.words + query * query_labels.num_words; }
-};
-
-// What one query meets in one block: the distances of its codes, and the places of the relevant ones.
-struct Stretch {
-  const uint16_t* distances;
-  int64_t count;
-  const uint16_t* relevant;
-  int64_t num_relevant;
-};
-
-// Some queries, those with equal labels next to each other, and one pass over the database for all of them.
-class Batch {
- public:
-  Batch(const Input& input, const int64_t* queries, int64_t count)
-      : input_(input),
-        queries_(queries),
-        count_(count),
-        block_size_(std::max<int64_t>(64, direct_block_size(input.database.num_words()) / kStretches)),
-        distances_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * block_size_))),
-        relevant_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * block_size_))) {}
-
-  int64_t block_size() const { return block_size_; }
-
-  // Calls visit(i, stretches) for the i-th query and the next block of each of kStretches parts of the database.
-  template <class Visit>
-  void scan(Visit visit) {
-    const int64_t num_codes = input_.database.count;
-    const int num_words = input_.database.num_words();
-    std::vector<BlockReader> readers;
-    for (int s = 0; s < kStretches; ++s) {
-      readers.emplace_back(input_.kernels, input_.database, part_start(num_codes, s, kStretches),
-                           part_start(num_codes, s + 1, kStretches), block_size_);
-    }
-    Block blocks[kStretches];
-    Stretch stretches[kStretches];
-    for (;;) {
-      bool more = false;
-      for (int s = 0; s < kStretches; ++s) more |= readers[static_cast<size_t>(s)].next(blocks[s]);
-      if (!more) return;
-      for (int64_t i = 0; i < count_; ++i) {
-        const bool new_labels = i == 0 || !same_labels(queries_[i], queries_[i - 1]);
-        for (int s = 0; s < kStretches; ++s) {
-          uint16_t *distances = distances_.get() + s * block_size_, *relevant = relevant_.get() + s * block_size_;
-          const int64_t found =
-              new_labels ? find_relevant(queries_[i], blocks[s], relevant) : stretches[s].num_relevant;
-          input_.kernels.distances(blocks[s], input_.words + queries_[i] * num_words, num_words, distances);
-          stretches[s] = {distances, blocks[s].count, relevant, found};
-        }
-        visit(i, stretches);
-      }
-    }
-  }
-
- private:
-  bool same_labels(int64_t a, int64_t b) const {
-    return std::equal(input_.label(a), input_.label(a) + input_.query_labels.num_words, input_.label(b));
-  }
-
-  int64_t find_relevant(int64_t query, const Block& block, uint16_t* places) const {
-    const Labels& labels = input_.database_labels;
-    const uint64_t *wanted = input_.label(query), *label = labels.words + block.first * labels.num_words;
-    int64_t found = 0;
-    for (int64_t i = 0; i < block.count; ++i, label += labels.num_words) {
-      places[found] = static_cast<uint16_t>(i);
-      found += labels.are_ids ? *label == *wanted : share_a_bit(label, wanted, labels.num_words);
-    }
-    return found;
-  }
-
-  static bool share_a_bit(const uint64_t* a, const uint64_t* b, int64_t count) {
-    uint64_t common = 0;
-    for (int64_t w = 0; w < count; ++w) common |= a[w] & b[w];
-    return common != 0;
-  }
-
-  const Input& input_;
-  const int64_t* queries_;
-  const int64_t count_, block_size_;
-  Aligned<uint16_t> distances_, relevant_;  // [stretch][code]
-};
-
-// Calls visit(s, i, distance) for each code i of each stretch s, a code of every stretch in turn.
-template <class Visit>
-inline void for_codes(const Stretch* stretches, Visit visit) {
-  const uint16_t* distances[kStretches];
-  int64_t common = stretches[0].count;
-  for (int s = 0; s < kStretches; ++s) {
-    distances[s] = stretches[s].distances;
-    common = std::min(common, stretches[s].count);
-  }
-  for (int64_t i = 0; i < common; ++i) {
-    for (int s = 0; s < kStretches; ++s) visit(s, i, distances[s][i]);
-  }
-  for (int s = 0; s < kStretches; ++s) {
-    for (int64_t i = common; i < stretches[s].count; ++i) visit(s, i, distances[s][i]);
-  }
-}
-
-// Counters of all and of the relevant codes at each distance, for each query of a batch and each stretch.
-class Counters {
- public:
-  Counters(int64_t queries, int64_t num_distances)
-      : num_distances_(num_distances),
-        all_(static_cast<size_t>(queries * kStretches * num_distances)),
-        relevant_(all_.size()) {}
-
-  int64_t* all(int64_t query, int s) { return all_.data() + (query * kStretches + s) * num_distances_; }
-  int64_t* relevant(int64_t query, int s) { return relevant_.data() + (query * kStretches + s) * num_distances_; }
-
-  void count(int64_t query, const Stretch* stretches) {
-    int64_t* counts[kStretches];
-    for (int s = 0; s < kStretches; ++s) counts[s] = all(query, s);
-    for_codes(stretches, [counts](int s, int64_t, uint16_t distance) { ++counts[s][distance]; });
-    for (int s = 0; s < kStretches; ++s) {
-      const Stretch& stretch = stretches[s];
-      int64_t* found = relevant(query, s);
-      for (int64_t r = 0; r < stretch.num_relevant; ++r) ++found[stretch.distances[stretch.relevant[r]]];
-    }
-  }
-
-  // Adds up the stretches: num_distances numbers each.
-  void sum(int64_t query, int64_t* total, int64_t* total_relevant) {
-    for (int64_t d = 0; d < num_distances_; ++d) {
-      total[d] = total_relevant[d] = 0;
-      for (int s = 0; s < kStretches; ++s) {
-        total[d] += all(query, s)[d];
-        total_relevant[d] += relevant(query, s)[d];
-      }
-    }
-  }
-
-  // Turns counts into how many codes rank before the first one of each stretch at each distance.
-  void rank(int64_t query) {
-    int64_t before = 0, relevant_before = 0;
-    for (int64_t d = 0; d < num_distances_; ++d) {
-      for (int s = 0; s < kStretches; ++s) {
-        before += std::exchange(all(query, s)[d], before);
-        relevant_before += std::exchange(relevant(query, s)[d], relevant_before);
-      }
-    }
-  }
-
- private:
-  const int64_t num_distances_;
-  std::vector<int64_t> all_, relevant_;
-};
 
 // The relevant codes of each query in the order of the database, each with its place among the codes at its distance.
 // How many codes lie at smaller distances is known at the end, and so is then the rank.
@@ -283,29 +120,6 @@ double expected_precision_sum(const int64_t* total, const int64_t* relevant, int
     relevant_before += relevant[d];
   }
   return sum;
-}
-
-// Runs task(batch, numbers of its queries, how many, number of the thread's task) for all queries, up to `largest` in a
-// batch, threads side by side.
-template <class Task>
-void for_batches(const Input& input, const Threads& threads, int64_t largest, int64_t num_distances, Task task) {
-  const int64_t count = input.queries.count, width = input.query_labels.num_words;
-  std::vector<int64_t> order(static_cast<size_t>(count));
-  for (int64_t q = 0; q < count; ++q) order[static_cast<size_t>(q)] = q;
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return std::lexicographical_compare(input.label(a), input.label(a) + width, input.label(b), input.label(b) + width);
-  });
-  const int64_t size = std::max<int64_t>(1, std::min(largest, std::max<int64_t>(8, kCounters / num_distances)));
-  const int64_t work = count * input.database.count;
-  const int64_t tasks = std::min({threads.count, count, 1 + work / kSmallWork});
-  threads.run(tasks, [&](int64_t t) {
-    const int64_t last = count * (t + 1) / tasks;
-    for (int64_t first = count * t / tasks; first < last; first += size) {
-      const int64_t* queries = order.data() + first;
-      Batch batch(input, queries, std::min(size, last - first));
-      task(batch, queries, std::min(size, last - first), t);
-    }
-  });
 }
 
 }  // namespace
