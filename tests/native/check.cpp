@@ -1,5 +1,8 @@
 #include "check.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -16,6 +19,21 @@ void fail(const char* file, int line, const std::string& what) {
   std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
   std::fprintf(stderr, "while testing %s\n", context.c_str());
   std::exit(1);
+}
+
+std::shared_ptr<uint8_t> allocate(size_t bytes, int64_t offset) {
+  if (offset != kPageEnd) {
+    const auto before = static_cast<size_t>(offset);
+    const std::shared_ptr<uint8_t> memory(new uint8_t[before + bytes], std::default_delete<uint8_t[]>());
+    return {memory, memory.get() + before};
+  }
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), size = (bytes + page - 1) / page * page;
+  void* pages = mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(pages != MAP_FAILED);
+  auto* start = static_cast<uint8_t*>(pages);
+  CHECK(mprotect(start + size, page, PROT_NONE) == 0);
+  const std::shared_ptr<uint8_t> memory(start, [size, page](uint8_t* first) { munmap(first, size + page); });
+  return {memory, start + size - bytes};
 }
 
 RealThreads::RealThreads(int64_t count)

@@ -30,24 +30,28 @@ extern int64_t num_checks;
     adsq::test::fail(__FILE__, __LINE__, #actual " is " + values);                          \
   } while (false)
 
-// Memory of exactly the size asked for, so that AddressSanitizer sees one byte too many, and `offset` bytes behind an
-// aligned address. Filled with garbage. Null where it is empty, as the data of an empty tensor is.
+// Memory of exactly `bytes`, so that AddressSanitizer sees one byte too many, and `offset` bytes behind an aligned
+// address. It does not see what masked loads of AVX-512 read: hence kPageEnd, with a page behind that cannot be read.
+constexpr int64_t kPageEnd = -1;
+std::shared_ptr<uint8_t> allocate(size_t bytes, int64_t offset);
+
+// Numbers in such memory, at first garbage. Null where it is empty, as the data of an empty tensor is.
 template <typename T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count = 0, int64_t offset = 0) : count_(count), offset_(offset) {
+  explicit Buffer(int64_t count = 0, int64_t offset = 0) : count_(count) {
     if (count == 0) return;
     const size_t bytes = sizeof(T) * static_cast<size_t>(count);
-    memory_.reset(new uint8_t[bytes + static_cast<size_t>(offset)]);
-    std::memset(memory_.get() + offset, 0xA5, bytes);
+    memory_ = allocate(bytes, offset);
+    std::memset(memory_.get(), 0xA5, bytes);
   }
-  T* data() const { return count_ == 0 ? nullptr : reinterpret_cast<T*>(memory_.get() + offset_); }
+  T* data() const { return reinterpret_cast<T*>(memory_.get()); }
   T& operator[](int64_t i) const { return data()[i]; }
   int64_t size() const { return count_; }
 
  private:
-  int64_t count_, offset_;
-  std::unique_ptr<uint8_t[]> memory_;
+  int64_t count_;
+  std::shared_ptr<uint8_t> memory_;
 };
 
 // Ends the program where numbers differ, bit for bit.

@@ -29,7 +29,7 @@ struct DataSet {
 
 extern int64_t num_data_sets;
 
-// Rows at `offset` bytes from an aligned address. Sets the context.
+// Rows at `offset`, as in `allocate`. Sets the context.
 DataSet make_data(Kind kind, int64_t width, int64_t count, int64_t num_queries, int64_t offset, Random& random);
 
 void fill_random(const Buffer<uint8_t>& buffer, Random& random);

@@ -26,7 +26,8 @@ void run(const char* name, Group group) {
 
 void compare(Kind kind, int64_t width, int64_t count, int64_t num_queries, const std::vector<int64_t>& threads,
              Random& random) {
-  const DataSet data = make_data(kind, width, count, num_queries, random.pick<int64_t>({0, 1, 3, 8}), random);
+  const auto offset = random.pick<int64_t>({0, 1, 8, kPageEnd, kPageEnd, kPageEnd});
+  const DataSet data = make_data(kind, width, count, num_queries, offset, random);
   const Ranking ranking = rank(data);
   compare_search(data, ranking, threads, random);
   compare_evaluation(data, ranking, threads, random);
@@ -40,7 +41,7 @@ void small_data() {
   for (int64_t width = 1; width <= 512; ++width) {
     if (width > 33 && width != 40 && width != 64 && width != 65 && width != 512) continue;
     for (const int64_t count : {0, 1, 7, 63, 64, 65, 511, 512, 513, 2049}) {
-      const int64_t queries = random.pick<int64_t>({0, 1, 2, 11});
+      const int64_t queries = random.pick<int64_t>({0, 1, 2, 5, 11});
       compare(any_kind(random), width, count, queries, {1, 3}, random);
       compare(any_kind(random), width, count, random.pick<int64_t>({12, 13, 23, 24, 25}), {1, 3}, random);
     }

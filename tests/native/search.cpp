@@ -99,9 +99,9 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
     const Buffer<bool> mask = make_mask(kind, n, random);
     const Buffer<int64_t> ids = make_ids(random.chance(2), n, random);
     const Names names{mask.data(), ids.data()};
-    const int64_t k = random.pick<int64_t>(
-        {1, 1 + random.below(10), 1 + n / 400, 1 + n / 40, 1 + n / 5, std::max<int64_t>(1, n), n + 3});
-    const int64_t radius = random.pick<int64_t>({0, 1, bits / 4, bits / 2, bits - 1, bits, bits + 9});
+    const int64_t k = random.pick<int64_t>({1, 1 + random.below(10), 1 + n / 400, 1 + n / 40,
+                                            std::max<int64_t>(1, n / 4), std::max<int64_t>(1, n), n + 3});
+    const int64_t radius = random.pick<int64_t>({0, 1, bits / 4, bits / 2, bits - 1, bits, int64_t{1} << 40});
     context = outer + ", mask " + std::to_string(static_cast<int>(kind)) + (ids.size() > 0 ? ", ids" : "") + ", k " +
               std::to_string(k) + ", radius " + std::to_string(radius);
     const Found near = nearest(ranking, k, names), inside = within(ranking, radius, names);
