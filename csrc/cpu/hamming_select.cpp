@@ -11,6 +11,7 @@ namespace {
 // A larger sample costs more and leaves fewer codes within the first threshold.
 constexpr int64_t kSampleShare = 64, kMinSample = 2048, kMaxSample = 16384;
 constexpr int64_t kCountedSample = 512, kFewQueries = 12;
+constexpr int64_t kSampledQueries = 32;  // that a second thread is worth
 constexpr int64_t kSampleCost = 16;      // drawing a code costs about as much as comparing so many
 constexpr int64_t kKeyBytes = 64 << 20;  // for the keys of all queries that are searched at a time
 
@@ -79,8 +80,8 @@ class Selector {
     if (sample_rank_ > size / 2) sample_rank_ = 0;
   }
 
-  // Sets first thresholds from the sample: the distance at sample_rank_.
-  void sample_thresholds(const std::vector<int32_t>& queries, std::vector<int32_t>& thresholds) {
+  // Sets thresholds[query] from the sample: the distance at sample_rank_.
+  void sample_thresholds(const std::vector<int32_t>& queries, int32_t* thresholds) {
     const Codes sample{sample_.data(), static_cast<int64_t>(sample_.size()) / database_.width, database_.width};
     count_thresholds(sample, queries, thresholds);
     if (sample.count <= kCountedSample) return;
@@ -90,18 +91,18 @@ class Selector {
     std::vector<Selection> selections;
     for (size_t q = 0; q < queries.size(); ++q) {
       selections.push_back({keys.get() + static_cast<int64_t>(q) * capacity, 0, capacity, sample_rank_,
-                            thresholds[static_cast<size_t>(queries[q] - queries.front())], queries[q]});
+                            thresholds[queries[q]], queries[q]});
     }
     scan_part(search_.kernels, sample, 0, sample.count,
               {search_.words, database_.num_words(), selections.data(), static_cast<int64_t>(selections.size())});
     for (const Selection& selection : selections) {
-      thresholds[static_cast<size_t>(selection.query - queries.front())] =
+      thresholds[selection.query] =
           static_cast<int32_t>(cut_at(selection.keys, selection.count, sample_rank_, all()).distance);
     }
   }
 
   // The same from the first codes of the sample only, by counting their distances.
-  void count_thresholds(const Codes& sample, const std::vector<int32_t>& queries, std::vector<int32_t>& thresholds) {
+  void count_thresholds(const Codes& sample, const std::vector<int32_t>& queries, int32_t* thresholds) {
     BlockReader reader(search_.kernels, sample, 0, sample.count, kCountedSample);
     Block block;
     reader.next(block);
@@ -115,7 +116,7 @@ class Selector {
       for (int64_t i = 0; i < block.count; ++i) ++counts[distances[i]];
       int32_t distance = 0;
       for (int64_t below = 0; (below += counts[static_cast<size_t>(distance)]) < sample_rank_;) ++distance;
-      thresholds[static_cast<size_t>(query - queries.front())] = distance;
+      thresholds[query] = distance;
     }
   }
 
@@ -123,20 +124,22 @@ class Selector {
   std::vector<int32_t> search(const std::vector<int32_t>& queries, bool sampled) {
     sampled = sampled && sample_rank_ > 0;
     const auto count = static_cast<int64_t>(queries.size());
-    std::vector<int32_t> thresholds(static_cast<size_t>(queries.back() - queries.front() + 1), all());
-    if (sampled) sample_thresholds(queries, thresholds);
-
+    std::vector<int32_t> thresholds(static_cast<size_t>(queries.back()) + 1, all());  // by query
     const Split split = split_work(database_, count, search_.threads.count);
+    if (sampled) {
+      const int64_t shares = std::min(split.codes * split.queries, 1 + count / kSampledQueries);
+      search_.threads.run(shares, [&](int64_t share) {
+        const std::vector<int32_t> own(queries.begin() + count * share / shares,
+                                       queries.begin() + count * (share + 1) / shares);
+        sample_thresholds(own, thresholds.data());
+      });
+    }
     const int64_t capacity = capacity_of(search_.wanted);
     std::vector<Selection> selections(static_cast<size_t>(split.codes * count));  // [part][query]
     for (int64_t i = 0; i < split.codes * count; ++i) {
       const int32_t query = queries[static_cast<size_t>(i % count)];
-      selections[static_cast<size_t>(i)] = {keys_.get() + i * capacity,
-                                            0,
-                                            capacity,
-                                            search_.wanted,
-                                            thresholds[static_cast<size_t>(query - queries.front())],
-                                            query};
+      selections[static_cast<size_t>(i)] = {
+          keys_.get() + i * capacity, 0, capacity, search_.wanted, thresholds[static_cast<size_t>(query)], query};
     }
     search_.threads.run(split.codes * split.queries, [&](int64_t task) {
       const int64_t part = task / split.queries, share = task % split.queries;
