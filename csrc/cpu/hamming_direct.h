@@ -63,6 +63,12 @@ ADSQ_INLINE void accept(Selection& selection, int64_t distance, int64_t index) {
   selection.keys[selection.count++] = static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(index);
 }
 
+// What an instruction set without better means offers.
+struct PlainIsa {
+  static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
+  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
+};
+
 // Vectors of distances that are looked at together: one comparison decides for all of them that none is near.
 constexpr int kGroup = 8;
 

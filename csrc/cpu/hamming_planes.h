@@ -75,7 +75,8 @@ struct Sliced {
       constexpr int kHalf = 1 << (kLevel - 1);
       constexpr int kLeft = kTables < kHalf ? kTables : kHalf, kRight = kTables - kLeft;
       Plane& digit = sum[kLevel - 1];
-      const Plane a = add_carries < kLevel - 1, kLeft, kFirst, kLast && kRight == 0 > (carries, record, sum);
+      constexpr bool kLastLeft = kLast && kRight == 0;
+      const Plane a = add_carries<kLevel - 1, kLeft, kFirst, kLastLeft>(carries, record, sum);
       if constexpr (kRight == 0) {
         const Plane carry = Planes::both(digit, a);
         if (!kLast) digit = Planes::exclusive_or(digit, a);
@@ -166,6 +167,14 @@ struct Sliced {
     }
   }
 };
+
+// All kernels of an instruction set, with its measured limits (ScanKernels::sliced_queries).
+template <class Planes, class Isa>
+constexpr ScanKernels kernels_of(int narrow, int words, int wide) {
+  return {{narrow, words, wide},         Sliced<Planes>::kLanes,  &Sliced<Planes>::scan,
+          &Sliced<Planes>::scratch_size, &Direct<Isa>::widen,     &Direct<Isa>::scan_direct,
+          &Direct<Isa>::scan_rows,       &Direct<Isa>::distances, &Direct<Isa>::write_indices};
+}
 
 // 64 planes from the words of kLanes codes, by swapping ever smaller blocks of bits, all groups of 64 codes side by
 // side.

@@ -34,7 +34,7 @@ struct Planes {
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };
 
-struct Isa {
+struct Isa : PlainIsa {
   static constexpr int kCodes = 4;
   using Distances = __m256i;
   static Distances broadcast(int64_t value) { return _mm256_set1_epi64x(value); }
@@ -71,21 +71,11 @@ struct Isa {
     store(values, a);
     for (int i = 0; i < 4; ++i) to[i] = static_cast<uint16_t>(values[i]);
   }
-  static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
-  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
 };
 
 }  // namespace
 
-const ScanKernels kScanKernels{{16, 20, 22},
-                               Sliced<Planes>::kLanes,
-                               &Sliced<Planes>::scan,
-                               &Sliced<Planes>::scratch_size,
-                               &Direct<Isa>::widen,
-                               &Direct<Isa>::scan_direct,
-                               &Direct<Isa>::scan_rows,
-                               &Direct<Isa>::distances,
-                               &Direct<Isa>::write_indices};
+const ScanKernels kScanKernels = kernels_of<Planes, Isa>(16, 20, 22);
 
 }  // namespace adsq::cpu::avx2
 #endif

@@ -186,15 +186,7 @@ struct Isa {
 
 }  // namespace
 
-const ScanKernels kScanKernels{{6, 12, 20},
-                               Sliced<Planes>::kLanes,
-                               &Sliced<Planes>::scan,
-                               &Sliced<Planes>::scratch_size,
-                               &Direct<Isa>::widen,
-                               &Direct<Isa>::scan_direct,
-                               &Direct<Isa>::scan_rows,
-                               &Direct<Isa>::distances,
-                               &Direct<Isa>::write_indices};
+const ScanKernels kScanKernels = kernels_of<Planes, Isa>(6, 12, 20);
 
 }  // namespace adsq::cpu::avx512
 #endif

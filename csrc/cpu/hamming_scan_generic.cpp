@@ -30,7 +30,7 @@ struct Planes {
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };
 
-struct Isa {
+struct Isa : PlainIsa {
   static constexpr int kCodes = 1;
   using Distances = int64_t;
   static Distances broadcast(int64_t value) { return value; }
@@ -52,20 +52,10 @@ struct Isa {
   static unsigned within(Distances a, Distances limit) { return a <= limit; }
   static void store(uint64_t* to, Distances a) { *to = static_cast<uint64_t>(a); }
   static void narrow(uint16_t* to, Distances a) { *to = static_cast<uint16_t>(a); }
-  static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
-  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
 };
 
 }  // namespace
 
-const ScanKernels kScanKernels{{16, 20, 22},
-                               Sliced<Planes>::kLanes,
-                               &Sliced<Planes>::scan,
-                               &Sliced<Planes>::scratch_size,
-                               &Direct<Isa>::widen,
-                               &Direct<Isa>::scan_direct,
-                               &Direct<Isa>::scan_rows,
-                               &Direct<Isa>::distances,
-                               &Direct<Isa>::write_indices};
+const ScanKernels kScanKernels = kernels_of<Planes, Isa>(16, 20, 22);
 
 }  // namespace adsq::cpu::generic
