@@ -24,13 +24,14 @@ import numpy as np
 import peers_report as report
 import torch
 import typer
-from peers_codes import check, fair_codes, make_codes, near
+from peers_codes import check, fair_codes, make_codes, near, trained_codes
 from peers_searches import BUILDERS, script_average_precision
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from adsq import HammingIndex
 from adsq.files import write_text
 from adsq.kernels import _extension, hamming_average_precision, unpack_codes
 
@@ -53,6 +54,7 @@ class Case:
     ours: tuple[str, ...] = ("adsq",)
     data: str = "random"
     peers: tuple[str, ...] = report.PEERS
+    index: Path | None = None  # with the codes, where they are trained
 
 
 TABLE = [
@@ -74,6 +76,15 @@ OTHER_DATA = [
     for kind in KINDS
 ]
 RANKING = {"codes": 59_000, "bits": 48, "queries": 1000, "classes": 10}
+
+
+def trained_cases(path: Path) -> list[Case]:
+    """Return the cases of codes that a model gave, in a saved index: `adsq index` writes one."""
+    index = HammingIndex.load(path)
+    return [
+        Case(len(index) - queries, index.num_bits, queries, k, data="trained", peers=FAISS, index=path)
+        for queries, k in ((1000, 100), (1000, 10), (64, 100), (1, 10))
+    ]
 
 
 @dataclass
@@ -119,7 +130,10 @@ def race(entrants: list[Entrant], budget: float) -> dict[str, list[float]]:
 def measure(case: Case, threads: int, budget: float, limit: float) -> dict[str, Any]:
     """Compare all results of a case, time them, and return the record of it."""
     k = case.k or case.codes
-    database, queries = make_codes(case.data, case.codes, case.queries, case.bits)
+    if case.index:
+        database, queries = trained_codes(case.index, case.queries)
+    else:
+        database, queries = make_codes(case.data, case.codes, case.queries, case.bits)
     few = queries[:8]
     torch.set_num_threads(threads)
     expected = np.asarray(BUILDERS["FAISS counting"](database, case.bits, threads)(queries, k)[0])
@@ -197,6 +211,7 @@ def machine(threads: int, cpu: int | None) -> dict[str, Any]:
 def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads of everyone; from 2 on, adsq also runs with 1.")] = 1,
     data: Annotated[bool, typer.Option("--data", help="Also clustered, sorted, equal and two-valued codes.")] = False,
+    trained: Annotated[Path | None, typer.Option(help="Also the codes of this saved index, FAISS only.")] = None,
     budget: Annotated[float, typer.Option(help="Seconds of rounds a case, if 5 rounds do not take longer.")] = 10.0,
     limit: Annotated[float, typer.Option(help="Seconds a call beyond which a peer is left out of a case.")] = 30.0,
     cpu: Annotated[int | None, typer.Option(help="Pin this process to a CPU; with one thread only.")] = None,
@@ -214,7 +229,7 @@ def main(
     results = root / "bench" / "results" / "peers.json"
     if not redraw:
         results.parent.mkdir(parents=True, exist_ok=True)
-        write_text(results, json.dumps(measure_all(threads, data, budget, limit, cpu, quick), indent=1) + "\n")
+        write_text(results, json.dumps(measure_all(threads, data, trained, budget, limit, cpu, quick), indent=1) + "\n")
     record = json.loads(results.read_text())
     report.draw(record, root / "docs" / "peers.png")
     report.write_readme(root / "README.md", record)
@@ -225,7 +240,9 @@ def main(
     Console().print(table)
 
 
-def measure_all(threads: int, data: bool, budget: float, limit: float, cpu: int | None, quick: bool) -> dict[str, Any]:
+def measure_all(
+    threads: int, data: bool, trained: Path | None, budget: float, limit: float, cpu: int | None, quick: bool
+) -> dict[str, Any]:
     """Measure all cases with a progress bar and return the whole record."""
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads, user_api="blas")
@@ -234,6 +251,8 @@ def measure_all(threads: int, data: bool, budget: float, limit: float, cpu: int 
     if quick:
         cases = [replace(c, codes=c.codes // 500, queries=min(c.queries, 20), k=min(c.k, 10)) for c in cases[::5]]
         ranking = ranking | {"codes": 500, "queries": 20}
+    if trained:
+        cases += trained_cases(trained)
     record: dict[str, Any] = {"machine": machine(threads, cpu), "limit": limit, "cases": []}
     # Refreshed by hand: a bar that moves by itself takes its time from what is measured.
     with Progress(console=Console(stderr=True), auto_refresh=False) as progress:

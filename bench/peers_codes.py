@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from adsq import HammingIndex, _faiss
 
 
 def check(
@@ -62,6 +65,13 @@ def make_codes(kind: str, count: int, num_queries: int, num_bits: int) -> tuple[
     elif kind == "two values":
         database = database[random.integers(0, 2, count)]
     return database, queries
+
+
+def trained_codes(path: Path, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of a saved index but for some drawn at random, and these as queries."""
+    codes, _ = _faiss.read(HammingIndex.load(path).to_faiss())
+    order = np.random.default_rng(0).permutation(len(codes))
+    return codes[np.sort(order[num_queries:])], codes[order[:num_queries]]
 
 
 def fair_codes(random: np.random.Generator, count: int, num_bits: int) -> np.ndarray:

@@ -20,6 +20,8 @@ import torch
 import typer
 from PIL import Image
 
+from adsq import HammingIndex
+
 pytest.importorskip("numpy", minversion="2", reason="bench/ counts bits with numpy 2")
 ROOT = Path(__file__).parent.parent
 
@@ -246,13 +248,18 @@ def test_quick_run_and_redraw(peers: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     readme = tmp_path / "README.md"
     readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    index = HammingIndex(16)
+    index.add(codes.make_codes("clustered", 1300, 1, 16)[0], range(7, 1307))
+    index.save(tmp_path / "index.adsq")
     # Apart from this process: threads are set for all that follows.
     command = [sys.executable, peers.__file__, "--quick", "--data", "--budget=0", f"--root={tmp_path}"]
+    command.append(f"--trained={tmp_path / 'index.adsq'}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     results = tmp_path / "bench" / "results" / "peers.json"
     record = json.loads(results.read_text())
-    assert {case["data"] for case in record["cases"]} == {"random", "clustered", "sorted"}
+    assert {case["data"] for case in record["cases"]} == {"random", "clustered", "sorted", "trained"}
+    assert [case["codes"] for case in record["cases"] if case["data"] == "trained"] == [300, 300, 1236, 1299]
     assert all({"adsq", *report.PEERS} <= set(case["seconds"]) for case in record["cases"] if case["data"] == "random")
     assert "2k x 64 bits, 20 queries, k = 10, `hamming_topk` |" in readme.read_text()
 
