@@ -128,9 +128,12 @@ LabelWords label_words(const Tensor& labels, const char* name, int64_t count) {
   dispatch_element(type == ScalarType::Bool ? Element::kUInt8 : element_of(type), [&](auto element) {
     const auto* rows = static_cast<const decltype(element)*>(source.const_data_ptr());
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t c = 0; c < num_classes; ++c) {
-        const uint64_t bit = is_above_zero(rows[i * num_classes + c]);
-        words.bits[static_cast<size_t>(i * num_words + c / 64)] |= bit << (c % 64);
+      for (int64_t w = 0; w < num_words; ++w) {
+        const auto* row = rows + i * num_classes + 64 * w;
+        const int64_t length = std::min<int64_t>(64, num_classes - 64 * w);
+        uint64_t bits = 0;
+        for (int64_t c = 0; c < length; ++c) bits |= static_cast<uint64_t>(is_above_zero(row[c])) << c;
+        words.bits[static_cast<size_t>(i * num_words + w)] = bits;
       }
     }
   });
