@@ -33,9 +33,9 @@ NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden -Werror=all-wa
 # What files with these endings may use beyond the baseline; csrc/cpu/simd.cpp checks for it at run time. The warnings
 # left out are false ones in the headers of gcc 12.
 SIMD_FLAGS = {
-    "_avx2": "-mavx2 -mpopcnt -mbmi",
-    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni -mpopcnt -mbmi "
-    "-Wno-uninitialized -Wno-maybe-uninitialized",
+    "_avx2": "-mavx2 -mfma -mf16c -mpopcnt -mbmi",
+    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni "
+    "-mfma -mf16c -mpopcnt -mbmi -Wno-uninitialized -Wno-maybe-uninitialized",
 }
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: the oldest release that loads the result
 
@@ -108,7 +108,7 @@ rule link
 
 def cpu_rules() -> tuple[str, list[Path], str]:
     """Return (ninja rules, sources, linker flags) of the CPU library."""
-    sources = [*sorted(ROOT.glob("csrc/cpu/*.cpp")), ROOT / "csrc/bindings_cpu.cpp"]
+    sources = [*sorted(ROOT.glob("csrc/cpu/*.cpp")), *sorted(ROOT.glob("csrc/bindings_cpu*.cpp"))]
     return cpp_rules(STABLE_ABI), sources, f"-L{torch_folder()}/lib -Wl,--no-as-needed -ltorch_cpu"
 
 

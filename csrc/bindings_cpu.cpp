@@ -3,7 +3,7 @@
 #include <tuple>
 #include <vector>
 
-#include "bindings.h"
+#include "bindings_cpu.h"
 #include "cpu/codes.h"
 #include "cpu/hamming_ranking.h"
 #include "cpu/hamming_topk.h"
@@ -41,15 +41,6 @@ Tensor unpack_codes(const Tensor& packed, int64_t num_bits, ScalarType dtype) {
     cpu::unpack_codes(element, from, to, first, last, num_bits);
   });
   return codes;
-}
-
-cpu::Threads torch_threads() {
-  return {torch::stable::get_num_threads(), [](int64_t count, const std::function<void(int64_t)>& task) {
-            if (count == 1) return task(0);
-            torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-              for (int64_t i = first; i < last; ++i) task(i);
-            });
-          }};
 }
 
 cpu::Codes codes_of(const Tensor& codes) {

@@ -2,6 +2,7 @@
 // No torch headers here: .cu files include this and must stay quick to compile.
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define ADSQ_HOST_DEVICE __host__ __device__
@@ -60,6 +61,31 @@ inline bool is_above_zero(BFloat16 x) {
   return is_positive(x) && (x.bits & 0x7FFF) != 0;
 }
 
+template <typename T>
+inline bool is_zero(T x) {
+  return x == T(0);
+}
+template <>
+inline bool is_zero(Float16 x) {
+  return (x.bits & 0x7FFF) == 0;
+}
+template <>
+inline bool is_zero(BFloat16 x) {
+  return (x.bits & 0x7FFF) == 0;
+}
+template <typename T>
+inline bool is_unit(T x) {
+  return x == T(1);
+}
+template <>
+inline bool is_unit(Float16 x) {
+  return x.bits == Float16::kOne;
+}
+template <>
+inline bool is_unit(BFloat16 x) {
+  return x.bits == BFloat16::kOne;
+}
+
 // +1 or -1 of the element type.
 template <typename T>
 struct Unit {
@@ -78,6 +104,34 @@ struct Unit<BFloat16> {
   }
 };
 
+// The value of a half, for kernels that compute with it.
+inline float float_of_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+inline float to_float(BFloat16 x) { return float_of_bits(static_cast<uint32_t>(x.bits) << 16); }
+inline float to_float(Float16 x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16, magnitude = x.bits & 0x7FFF;
+  if (magnitude >= Float16::kInfinity) return float_of_bits(sign | 0x7F800000 | (magnitude << 13));
+  // As if the exponent were float's, then times 2^112: exact, subnormal halves too.
+  const float value = float_of_bits(magnitude << 13) * float_of_bits(239u << 23);
+  return sign != 0 ? -value : value;
+}
+
+template <typename T>
+inline double to_number(T x) {
+  return static_cast<double>(x);
+}
+template <>
+inline double to_number(Float16 x) {
+  return to_float(x);
+}
+template <>
+inline double to_number(BFloat16 x) {
+  return to_float(x);
+}
+
 // Calls function with a value of the C++ type that `element` stands for.
 template <typename Function>
 inline void dispatch_element(Element element, Function&& function) {
@@ -92,6 +146,13 @@ inline void dispatch_element(Element element, Function&& function) {
     case Element::kFloat32: return function(float{});
     case Element::kFloat64: return function(double{});
   }
+}
+
+// Bytes of an element.
+inline int64_t size_of(Element element) {
+  int64_t size = 0;
+  dispatch_element(element, [&](auto type) { size = static_cast<int64_t>(sizeof(type)); });
+  return size;
 }
 
 }  // namespace adsq

@@ -1,11 +1,12 @@
-"""Definition of ops that have no gradient."""
+"""Definition of ops that have no gradient, and the way of losses whose kernels make their gradients in forward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def integer_op(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -26,3 +27,64 @@ def integer_op(name: str) -> Callable[[Callable[..., Any]], Any]:
         return overload
 
     return define
+
+
+def fused_loss(
+    name: str,
+    compute: Callable[..., tuple[tuple[Tensor, ...], Sequence[Tensor | None]]],
+    backward: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Call a kernel that makes a loss and its gradients in one pass.
+
+    Eager calls take this way in place of the op's registered autograd, which takes several times longer than a small
+    loss does, and keeps a second copy of the gradients.
+
+    Args:
+        name: The public function, for messages.
+        compute: Takes the inputs; returns (outputs, of which the first is the loss, a gradient or None an input).
+        backward: The op that multiplies gradients by the incoming one: (grad, inputs, gradients) -> gradients, whose
+            own derivative raises.
+        inputs: What the loss can be differentiated by.
+
+    Returns:
+        The outputs.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name} does not run under torch.func: use the reference of the same name, plain differentiable PyTorch"
+        )
+    outputs: Any = _FusedLoss.apply(compute, backward, *inputs)
+    return outputs
+
+
+class _FusedLoss(torch.autograd.Function):
+    """Hands the gradients of the forward pass out once; going back through a graph a second time makes them again."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Any, backward: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs, ctx.gradients = compute(*inputs)
+        ctx.compute, ctx.backward_op = compute, backward
+        ctx.save_for_backward(*inputs)
+        if len(outputs) > 1:
+            ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        inputs = ctx.saved_tensors
+        if gradients is None:
+            with torch._C._AutoDispatchBelowAutograd():
+                gradients = ctx.compute(*inputs)[1]
+        wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        made = [gradients[i] for i in wanted]
+        if torch.is_grad_enabled():  # create_graph: the op's own derivative says that there is none
+            made = ctx.backward_op(grad, [inputs[i] for i in wanted], made)
+        elif not grad.is_cpu or grad.item() != 1:
+            torch._foreach_mul_(made, grad)
+        result: list[Any] = [None] * (2 + len(gradients))
+        for i, gradient in zip(wanted, made, strict=True):
+            result[2 + i] = gradient if gradient.dtype is inputs[i].dtype else gradient.to(inputs[i].dtype)
+        return tuple(result)

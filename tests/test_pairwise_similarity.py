@@ -295,9 +295,9 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.adsq.pairwise_similarity.default, (*labels, "shared"))
     torch.library.opcheck(torch.ops.adsq.mean_pairwise_similarity.default, (*labels, None, "cosine"))
     torch.library.opcheck(torch.ops.adsq.pairwise_similarity_loss.default, arguments)
-    gradients = torch.rand(4, 3), torch.rand(5, 3), torch.rand(4)
     backward = torch.ops.adsq.pairwise_similarity_loss_backward.default
-    torch.library.opcheck(backward, (torch.rand(()), u.detach(), v.detach(), parameters.detach(), *gradients))
+    inputs = [u.detach(), v.detach(), parameters.detach()]
+    torch.library.opcheck(backward, (torch.rand(()), inputs, [torch.rand_like(x) for x in inputs]))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -1,21 +1,12 @@
 // One pass over (a part of) the database for many queries: blocks are read, and each is compared with all queries.
 #pragma once
 #include <cstdint>
-#include <cstdlib>
-#include <functional>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "cpu/hamming_scan.h"
+#include "cpu/threads.h"
 
 namespace adsq::cpu {
-
-// Runs task(0), ..., task(count - 1), at most `count` of them at the same time.
-struct Threads {
-  int64_t count;
-  std::function<void(int64_t count, const std::function<void(int64_t)>& task)> run;
-};
 
 // Packed codes, [count, width] without gaps, and which of them may be found (null: all).
 struct Codes {
@@ -32,20 +23,6 @@ struct Codes {
 
 // Queries that pass over the database together, at most: their selections should stay in the cache.
 constexpr int64_t kQueriesAtATime = 2048;
-
-// Memory for vectors of any instruction set.
-struct AlignedDelete {
-  void operator()(void* memory) const { std::free(memory); }
-};
-template <typename T>
-using Aligned = std::unique_ptr<T[], AlignedDelete>;
-
-template <typename T>
-Aligned<T> aligned_array(size_t count) {
-  void* memory = std::aligned_alloc(64, (count * sizeof(T) + 127) / 64 * 64);
-  if (memory == nullptr) throw std::bad_alloc();
-  return Aligned<T>(static_cast<T*>(memory));
-}
 
 // Yields the codes first..last-1 that the mask allows, in order, in blocks of up to `block_size`.
 class BlockReader {

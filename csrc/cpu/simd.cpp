@@ -23,13 +23,16 @@ bool is_supported(Simd simd) {
 #if defined(__x86_64__)
   switch (simd) {
     case Simd::kGeneric: return true;
-    case Simd::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+    case Simd::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+             __builtin_cpu_supports("popcnt");
     // What Ice Lake and Zen 4 brought: all of it comes together.
     case Simd::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vpopcntdq") &&
-             __builtin_cpu_supports("gfni") && __builtin_cpu_supports("popcnt");
+             __builtin_cpu_supports("gfni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+             __builtin_cpu_supports("popcnt");
   }
 #endif
   return simd == Simd::kGeneric;

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from adsq.kernels import _checks
+from adsq.kernels import _checks, _ops
 from adsq.kernels.pairwise_similarity import op
 
 __all__ = ["mean_pairwise_similarity", "pairwise_similarity", "pairwise_similarity_loss"]
@@ -113,7 +117,8 @@ def pairwise_similarity_loss(
         raise ValueError(f"v: expected {u.shape[1]} columns as in u, got {v.shape[1]}")
     _checks.check_labels(labels_u, "labels_u", u.shape[0], "u")
     _checks.check_labels(labels_v, "labels_v", v.shape[0], "v")
-    _check_labels(labels_u, labels_v, similarity, "similarity")
+    _checks.check_label_pair(labels_u, "labels_u", labels_v, "labels_v")
+    _checks.check_choice(similarity, "similarity", _KINDS)
     _checks.check_same(labels_u, "labels_u", u, "u", dtype=False)
     _checks.check_choice(form, "form", ("likelihood", "squared"))
     _check_column_weights(column_weights, v, "v")
@@ -123,30 +128,26 @@ def pairwise_similarity_loss(
         scale = 0.5 if form == "likelihood" else 1 / max(1, u.shape[1])
     parameters = _parameters(u, scale, bias, positive_weight, negative_weight)
     mean = _checks.check_reduction(reduction)
-    wants = torch.is_grad_enabled()
-    loss, *_ = op.pairwise_similarity_loss(
-        u,
-        v,
-        labels_u.detach(),
-        labels_v.detach(),
-        None if column_weights is None else column_weights.detach(),
-        parameters,
-        similarity,
-        form,
-        exclude_diagonal,
-        mean,
-        wants and u.requires_grad,
-        wants and v.requires_grad,
-        wants and parameters.requires_grad,
-    )
-    return loss
+    arguments = labels_u.detach(), labels_v.detach(), None if column_weights is None else column_weights.detach()
+    options = similarity, form, exclude_diagonal, mean
+    wants = [torch.is_grad_enabled() and x.requires_grad for x in (u, v, parameters)]
+    if torch.compiler.is_compiling() or not (any(wants) or forward_ad._current_level >= 0):
+        return op.pairwise_similarity_loss(u, v, *arguments, parameters, *options, *wants)[0]
+
+    def compute(u: Tensor, v: Tensor, parameters: Tensor) -> tuple[tuple[Tensor], list[Tensor | None]]:
+        loss, *gradients = op.pairwise_similarity_loss(u, v, *arguments, parameters, *options, *wants)
+        return (loss,), [gradient if want else None for gradient, want in zip(gradients, wants, strict=True)]
+
+    return _ops.fused_loss("pairwise_similarity_loss", compute, op.backward, (u, v, parameters))[0]
 
 
 def _parameters(u: Tensor, *values: float | Tensor) -> Tensor:
     """Return scale, bias and the two weights as one tensor [4]: one argument, and no wait for the GPU."""
     dtype = op.compute_dtype(u.dtype)
     if not any(isinstance(value, Tensor) for value in values):
-        return torch.tensor(values, dtype=dtype, device=u.device)
+        if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+            return torch.tensor(values, dtype=dtype, device=u.device)
+        return _constants(values, dtype, u.device)
     scalars = []
     for value, name in zip(values, ("scale", "bias", "positive_weight", "negative_weight"), strict=True):
         scalar = torch.as_tensor(value, dtype=dtype, device=u.device)
@@ -156,6 +157,13 @@ def _parameters(u: Tensor, *values: float | Tensor) -> Tensor:
             raise ValueError(f"{name}: expected a constant, got a tensor that requires a gradient")
         scalars.append(scalar.reshape(()))
     return torch.stack(scalars)
+
+
+@functools.lru_cache(maxsize=256)
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: copying numbers to a GPU at each call takes time, and cannot be captured in a CUDA graph."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _check_labels(labels_u: Tensor, labels_v: Tensor, kind: str, kind_name: str) -> None:

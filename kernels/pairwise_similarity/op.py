@@ -6,7 +6,7 @@ backward only multiplies them by the gradient that comes in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -151,42 +151,18 @@ def _(
 
 
 @torch.library.custom_op("adsq::pairwise_similarity_loss_backward", mutates_args=())
-def pairwise_similarity_loss_backward(
-    grad: Tensor,
-    u: Tensor,
-    v: Tensor,
-    parameters: Tensor,
-    grad_u: Tensor,
-    grad_v: Tensor,
-    grad_parameters: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
     """Multiply the gradients of the forward pass by the incoming scalar.
 
-    `u`, `v` and `parameters` give the dtypes. They are arguments also so that autograd sees that the result depends on
-    them, and a second derivative raises instead of coming out as zero.
+    The inputs give the dtypes. They are arguments also so that autograd sees that the result depends on them, and a
+    second derivative raises instead of coming out as zero.
     """
-    return (
-        (grad * grad_u).to(u.dtype),
-        (grad * grad_v).to(v.dtype),
-        (grad * grad_parameters).to(parameters.dtype),
-    )
+    return [(grad * gradient).to(x.dtype) for x, gradient in zip(inputs, gradients, strict=True)]
 
 
-@pairwise_similarity_loss_backward.register_fake
-def _(
-    grad: Tensor,
-    u: Tensor,
-    v: Tensor,
-    parameters: Tensor,
-    grad_u: Tensor,
-    grad_v: Tensor,
-    grad_parameters: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(grad_u, dtype=u.dtype),
-        torch.empty_like(grad_v, dtype=v.dtype),
-        torch.empty_like(grad_parameters, dtype=parameters.dtype),
-    )
+@backward.register_fake
+def _(grad: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(gradient, dtype=x.dtype) for x, gradient in zip(inputs, gradients, strict=True)]
 
 
 def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
@@ -197,12 +173,13 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.adsq.pairwise_similarity_loss_backward(grad, *ctx.saved_tensors)
-    grad_u, grad_v, grad_parameters = (g if need else None for g, need in zip(grads, ctx.needs, strict=True))
+    saved = ctx.saved_tensors
+    gradients = backward(grad, saved[:3], saved[3:])
+    grad_u, grad_v, grad_parameters = (g if need else None for g, need in zip(gradients, ctx.needs, strict=True))
     return grad_u, grad_v, None, None, None, grad_parameters, *(None,) * 7
 
 
-def _second_derivative(ctx: Any, *grads: Tensor) -> None:
+def _second_derivative(ctx: Any, *grads: Any) -> None:
     raise RuntimeError(
         "pairwise_similarity_loss has no second derivative: use adsq.kernels.pairwise_similarity.reference, "
         "which is plain differentiable PyTorch"
@@ -210,4 +187,4 @@ def _second_derivative(ctx: Any, *grads: Tensor) -> None:
 
 
 pairwise_similarity_loss.register_autograd(_backward, setup_context=_save_gradients)
-pairwise_similarity_loss_backward.register_autograd(_second_derivative)
+backward.register_autograd(_second_derivative)

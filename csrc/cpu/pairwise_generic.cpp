@@ -1,0 +1,9 @@
+#include "cpu/pairwise_tile.h"
+#include "cpu/vectors_generic.h"
+
+namespace adsq::cpu::generic {
+
+const PairKernels<float> kPairKernels32 = pair_kernels_of<Float32>();
+const PairKernels<double> kPairKernels64 = pair_kernels_of<Float64>();
+
+}  // namespace adsq::cpu::generic
