@@ -23,7 +23,9 @@ bool is_supported(Simd simd) {
 #if defined(__x86_64__)
   switch (simd) {
     case Simd::kGeneric: return true;
-    case Simd::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+    case Simd::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+             __builtin_cpu_supports("popcnt");
     // What Ice Lake and Zen 4 brought: all of it comes together.
     case Simd::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
