@@ -34,8 +34,8 @@ NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden -Werror=all-wa
 # left out are false ones in the headers of gcc 12.
 SIMD_FLAGS = {
     "_avx2": "-mavx2 -mfma -mf16c -mpopcnt -mbmi",
-    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni "
-    "-mfma -mf16c -mpopcnt -mbmi -Wno-uninitialized -Wno-maybe-uninitialized",
+    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni -mfma -mf16c -mpopcnt "
+    "-mbmi -Wno-uninitialized -Wno-maybe-uninitialized",
 }
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: the oldest release that loads the result
 
@@ -99,7 +99,7 @@ def cpp_rules(flags: str) -> str:
     include = f"-I{ROOT}/csrc -isystem {torch_folder()}/include"
     return f"""
 rule cpp
-  command = {cpp_compiler()} {CXX_FLAGS} $simd {flags} {include} -MMD -MF $out.d -c $in -o $out
+  command = {cpp_compiler()} {CXX_FLAGS} $flags {flags} {include} -MMD -MF $out.d -c $in -o $out
   depfile = $out.d
 rule link
   command = {cpp_compiler()} -shared $in -o $out $libs
@@ -138,10 +138,12 @@ rule cuda
     )
 
 
-def simd_flags(source: Path) -> str:
-    """Return the instruction sets that a file is named after; on other processors it compiles to nothing."""
+def file_flags(source: Path) -> str:
+    """Return what a file may use by its name: instruction sets, without which it compiles to nothing, and rounding."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return next((flags for ending, flags in SIMD_FLAGS.items() if x86 and source.stem.endswith(ending)), "")
+    simd = next((flags for ending, flags in SIMD_FLAGS.items() if x86 and source.stem.endswith(ending)), "")
+    # signs of sums must be PyTorch's, which a product fused into a sum can change
+    return f"{simd} -ffp-contract=off" if source.stem.startswith("sign_quantization") else simd
 
 
 def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: Path) -> None:
@@ -151,7 +153,7 @@ def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: P
     lines = [rules, f"libs = {libs}"]
     for source, target in zip(sources, objects, strict=True):
         lines.append(f"build {target}: {'cuda' if source.suffix == '.cu' else 'cpp'} {source}")
-        lines.append(f"  simd = {simd_flags(source)}")
+        lines.append(f"  flags = {file_flags(source)}")
     lines.append(f"build {out.resolve()}: link {' '.join(map(str, objects))}\n")
     (work / "build.ninja").write_text("\n".join(lines))
     out.parent.mkdir(parents=True, exist_ok=True)

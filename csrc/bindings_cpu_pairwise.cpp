@@ -69,9 +69,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> loss_of(const LossArguments& a) {
                   "parameters: expected scale, bias and two weights in the dtype of the sums");
   const int64_t n = a.u.size(0), m = a.v.size(0), num_features = a.u.size(1);
   const std::vector<T> weights = weights_of<T>(a.column_weights, m);
-  const Tensor values = torch::stable::contiguous(a.parameters);
+  const Tensor values = contiguous(a.parameters);
   const auto* parameters = static_cast<const T*>(values.const_data_ptr());
-  Tensor loss = torch::stable::new_empty(a.u, {}, type);
+  Tensor loss = empty_on_cpu({}, type);
   Tensor grad_u =
       a.needs_u ? torch::stable::new_empty(a.u, {n, num_features}, type) : torch::stable::new_empty(a.u, {0}, type);
   Tensor grad_v =
@@ -119,8 +119,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pairwise_similarity_loss(
   STD_TORCH_CHECK(form == "likelihood" || form == "squared", "form: expected likelihood or squared");
   const LossArguments arguments{with_dense_rows(u),
                                 with_dense_rows(v),
-                                torch::stable::contiguous(labels_u),
-                                torch::stable::contiguous(labels_v),
+                                contiguous(labels_u),
+                                contiguous(labels_v),
                                 column_weights,
                                 parameters,
                                 similarity_of(similarity),
@@ -141,21 +141,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pairwise_similarity_loss(
 }
 
 Tensor pairwise_similarity(const Tensor& labels_u, const Tensor& labels_v, const std::string& kind) {
-  const Tensor source_u = torch::stable::contiguous(labels_u), source_v = torch::stable::contiguous(labels_v);
+  const Tensor source_u = contiguous(labels_u), source_v = contiguous(labels_v);
   const cpu::LabelInput some = labels_of(source_u, "labels_u"), all = labels_of(source_v, "labels_v");
   check_labels(some, all);
-  Tensor s = torch::stable::new_empty(labels_u, {some.count, all.count}, ScalarType::Float);
+  Tensor s = empty_on_cpu({some.count, all.count}, ScalarType::Float);
   cpu::pairwise_similarity(some, all, similarity_of(kind), static_cast<float*>(s.mutable_data_ptr()), torch_threads());
   return s;
 }
 
 Tensor mean_pairwise_similarity(const Tensor& labels_u, const Tensor& labels_v,
                                 const std::optional<Tensor>& column_weights, const std::string& kind) {
-  const Tensor source_u = torch::stable::contiguous(labels_u), source_v = torch::stable::contiguous(labels_v);
+  const Tensor source_u = contiguous(labels_u), source_v = contiguous(labels_v);
   const cpu::LabelInput some = labels_of(source_u, "labels_u"), all = labels_of(source_v, "labels_v");
   check_labels(some, all);
   const std::vector<float> weights = weights_of<float>(column_weights, all.count);
-  Tensor mean = torch::stable::new_empty(labels_u, {}, ScalarType::Float);
+  Tensor mean = empty_on_cpu({}, ScalarType::Float);
   *static_cast<float*>(mean.mutable_data_ptr()) = static_cast<float>(cpu::mean_pairwise_similarity(
       some, all, column_weights ? weights.data() : nullptr, similarity_of(kind), torch_threads()));
   return mean;

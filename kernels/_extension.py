@@ -69,7 +69,7 @@ def warn_without_cuda_library() -> None:
 
 
 def simd_variants() -> tuple[str, ...]:
-    """Name the variants of the C++ search kernels this machine can run, the fastest first. ADSQ_SIMD forces one."""
+    """Name the variants of the C++ kernels this machine can run, the fastest first. ADSQ_SIMD forces one."""
     if "CPU" in _not_loaded:
         return ()
     return tuple(name for i, name in reversed([*enumerate(_SIMD)]) if torch.ops.adsq_cpu.simd_supported(i))
@@ -86,7 +86,7 @@ def _implementation(name: str, key: str) -> Implementation:
     device, language = ("CPU", "C++") if key == "CPU" else ("GPU", "CUDA C++")
     uses = language if native else "PyTorch"
     why = f"{_LIBRARIES[key]} is loaded" if native else _not_loaded.get(key, "has no native kernel")
-    if native and key == "CPU" and name.startswith("adsq::hamming"):
+    if native and key == "CPU" and not name.endswith("pack_codes"):  # packing has one variant
         uses = f"C++ ({_SIMD[torch.ops.adsq_cpu.simd_active()]})"
     if key == "CUDA" and not torch.cuda.is_available():
         uses, why = "nothing", f"torch sees no CUDA device; else {uses}: {why}"

@@ -127,6 +127,50 @@ def test_second_derivative_raises_and_graph_is_kept():
         (gradient.sum() + u.sum()).backward()
 
 
+def test_gradients_only_where_wanted():
+    u, v = torch.randn(3, 4), torch.randn(3, 4, requires_grad=True)
+    alone = torch.autograd.grad(sign_quantization_loss(u, v)[0], v)[0]
+    w = u.clone().requires_grad_()
+    loss, codes = sign_quantization_loss(w, v)
+    gradients = torch.autograd.grad(loss, (w, v))
+    assert torch.equal(gradients[1], alone)
+    gradients[0].zero_()  # each has memory of its own
+    assert torch.equal(gradients[1], alone)
+    with torch.no_grad():
+        plain = sign_quantization_loss(w, v)
+    assert torch.equal(plain[0], loss) and torch.equal(plain[1], codes) and not plain[0].requires_grad
+
+
+def test_a_scaled_loss_keeps_small_gradients_in_float16():
+    u = torch.randn(5000, 64, dtype=torch.float16, requires_grad=True)
+    (sign_quantization_loss(u)[0] * 2.0**16).backward()
+    v = u.detach().double().requires_grad_()
+    (reference.sign_quantization_loss(v)[0] * 2.0**16).backward()
+    torch.testing.assert_close(u.grad.double(), v.grad, rtol=torch.finfo(torch.float16).eps, atol=0)
+
+
+def test_codes_alone_reach_a_loss():
+    u = torch.randn(3, 4, requires_grad=True)
+    (sign_quantization_loss(u)[1] * u).sum().backward()
+    assert torch.equal(u.grad, torch.where(u >= 0, 1.0, -1.0))
+
+
+def test_function_transforms_and_forward_mode_raise():
+    def loss(u: Tensor) -> Tensor:
+        return sign_quantization_loss(u)[0]
+
+    u = torch.randn(3, 4)
+    for call in (
+        lambda: torch.func.grad(loss)(u),
+        lambda: torch.func.vmap(loss)(u[None]),
+        lambda: torch.func.jvp(loss, (u,), (u,)),
+    ):
+        with pytest.raises(RuntimeError, match="functorch transforms"):
+            call()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        loss(torch.autograd.forward_ad.make_dual(u, u))
+
+
 def test_autocast_takes_mixed_halves():
     u, v = torch.randn(4, 5), torch.randn(4, 5)
     with torch.autocast("cpu", torch.bfloat16):
@@ -157,14 +201,13 @@ def test_bad_input_is_named(arguments, options, error, words):
         sign_quantization_loss(*arguments, **options)
 
 
-def test_opcheck():
-    features = [torch.randn(4, 3, requires_grad=True) for _ in range(2)]
-    codes = torch.randn(4, 3)
-    forward = torch.ops.adsq.sign_quantization_loss.default
-    torch.library.opcheck(forward, (features, None, codes, 0.5, 2, True))
-    torch.library.opcheck(forward, (features, codes, None, 1.0, 1, False))
-    backward = torch.ops.adsq.sign_quantization_loss_backward.default
-    torch.library.opcheck(backward, (torch.rand(()), [f.detach() for f in features], codes, 2, True))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck(dtype):
+    features = [torch.randn(4, 3, dtype=dtype) for _ in range(2)]
+    codes = torch.randn(4, 3, dtype=dtype)
+    op = torch.ops.adsq.sign_quantization_loss.default
+    torch.library.opcheck(op, (features, None, codes, 0.5, 2, True, [True, False]))
+    torch.library.opcheck(op, (features, codes, None, 1.0, 1, False, [False, False]))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

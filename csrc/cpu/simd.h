@@ -1,4 +1,4 @@
-// Which instruction set the search kernels use: chosen at run time, in one build.
+// Which instruction set the kernels use: chosen at run time, in one build.
 #pragma once
 
 namespace adsq::cpu {

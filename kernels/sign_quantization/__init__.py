@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from adsq.kernels import _checks
@@ -43,19 +44,20 @@ def sign_quantization_loss(
     Raises:
         TypeError, ValueError: An argument has another shape, dtype or device than said here.
     """
-    names = ["u", *(f"others[{i}]" for i in range(len(others)))]
-    for feature, name in zip((u, *others), names, strict=True):
-        _checks.check_matrix(feature, name, "[N, K]")
-    extra = [t for t in (codes, anchor) if t is not None]
-    for tensor, name in zip(
-        extra, [n for n, t in (("codes", codes), ("anchor", anchor)) if t is not None], strict=True
-    ):
+    named = {"u": u}
+    for i, feature in enumerate(others):
+        named[f"others[{i}]"] = feature
+    if codes is not None:
+        named["codes"] = codes
+    if anchor is not None:
+        named["anchor"] = anchor
+    for name, tensor in named.items():
         _checks.check_matrix(tensor, name, "[N, K]")
-        names.append(name)
-    tensors = list(_checks.autocast_to_float32(u, *others, *extra))
-    _checks.check_float(tensors[0], "u")
-    for tensor, name in zip(tensors[1:], names[1:], strict=True):
-        _checks.check_same(tensor, name, tensors[0], "u")
+    tensors = _checks.autocast_to_float32(*named.values())
+    u = tensors[0]
+    _checks.check_float(u, "u")
+    for name, tensor in zip(named, tensors, strict=True):
+        _checks.check_same(tensor, name, u, "u")
         if tensor.shape != u.shape:
             raise ValueError(f"{name}: expected the shape of u, {list(u.shape)}, got {list(tensor.shape)}")
     if p not in (1, 2):
@@ -64,5 +66,9 @@ def sign_quantization_loss(
     features = tensors[: 1 + len(others)]
     targets = tensors[len(features)].detach() if codes is not None else None
     vote = tensors[-1].detach() if anchor is not None else None
-    loss, made = op.sign_quantization_loss(features, targets, vote, float(anchor_weight), p, mean)
+    weight = float(anchor_weight)
+    if torch.is_grad_enabled():
+        loss, made = op.Loss.apply(targets, vote, weight, p, mean, *features)
+    else:
+        loss, made, _ = op.sign_quantization_loss(features, targets, vote, weight, p, mean, [False] * len(features))
     return loss, made if targets is None else targets

@@ -1,4 +1,7 @@
-"""Schemas, fake kernels and autograd. The functions here run where no native kernel is registered."""
+"""Schema, fake kernel and autograd. The function of the op runs where no native kernel is registered.
+
+Gradients are made in the same pass as the loss: backward only multiplies them by the scalar that comes in.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adsq.kernels._ops import integer_op
 
-@torch.library.custom_op("adsq::sign_quantization_loss", mutates_args=())
+
+@integer_op("adsq::sign_quantization_loss")
 def sign_quantization_loss(
     features: Sequence[Tensor],
     codes: Tensor | None,
@@ -17,23 +22,35 @@ def sign_quantization_loss(
     anchor_weight: float,
     p: int,
     mean: bool,
-) -> tuple[Tensor, Tensor]:
-    """Features [N, K] each -> (loss, codes [N, K]). Codes that were given are not returned again: no elements."""
-    dtype = _compute_dtype(features[0])
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features [N, K] each, and which of them need a gradient -> loss, codes [N, K], gradients [needed, N, K].
+
+    Codes that were given are not returned again: no elements. Loss and gradients have the dtype computed in.
+    """
+    dtype = compute_dtype(features[0])
+    values = [feature.to(dtype) for feature in features]
     made = features[0].new_empty(0)
     if codes is None:
-        total = sum((f.to(dtype) for f in features[1:]), features[0].to(dtype))
+        total = sum(values[1:], values[0])
         if anchor is not None:
             total = total + anchor_weight * anchor.to(dtype)
         codes = made = torch.where(total >= 0, 1.0, -1.0).to(features[0].dtype)
+    unit = 1 / max(1, len(features) * features[0].numel()) if mean else 1.0
     loss = torch.zeros((), dtype=torch.float64, device=codes.device)
-    for feature in features:
-        difference = feature.to(dtype) - codes
-        loss += (difference.square_() if p == 2 else difference.abs_()).sum()
-    return (loss * _factor(features, mean)).to(dtype), made
+    gradients = values[0].new_empty((sum(needs), *codes.shape))
+    slots = iter(gradients)
+    for value, need in zip(values, needs, strict=True):
+        difference = value - codes
+        loss += (difference.square() if p == 2 else difference.abs()).sum()
+        if need:
+            # the sign of a number that is none is 0 in PyTorch: it must not get lost
+            slope = difference if p == 2 else torch.where(difference.isnan(), difference, difference.sign())
+            torch.mul(slope, p * unit, out=next(slots))
+    return (loss * unit).to(dtype), made, gradients
 
 
-@sign_quantization_loss.register_fake
+@torch.library.register_fake("adsq::sign_quantization_loss")
 def _(
     features: Sequence[Tensor],
     codes: Tensor | None,
@@ -41,57 +58,76 @@ def _(
     anchor_weight: float,
     p: int,
     mean: bool,
-) -> tuple[Tensor, Tensor]:
-    first = features[0]
-    loss = first.new_empty((), dtype=_compute_dtype(first))
-    return loss, first.new_empty(first.shape if codes is None else (0,))
-
-
-@torch.library.custom_op("adsq::sign_quantization_loss_backward", mutates_args=())
-def sign_quantization_loss_backward(
-    grad: Tensor, features: Sequence[Tensor], codes: Tensor, p: int, mean: bool
-) -> list[Tensor]:
-    """Incoming scalar, features and codes [N, K] -> gradients by the features."""
-    dtype = _compute_dtype(features[0])
-    factor = grad.to(dtype) * (p * _factor(features, mean))
-    gradients = []
-    for feature in features:
-        difference = feature.to(dtype) - codes
-        gradients.append(((difference if p == 2 else difference.sign()) * factor).to(feature.dtype))
-    return gradients
-
-
-@sign_quantization_loss_backward.register_fake
-def _(grad: Tensor, features: Sequence[Tensor], codes: Tensor, p: int, mean: bool) -> list[Tensor]:
-    return [feature.new_empty(feature.shape) for feature in features]
-
-
-def _compute_dtype(feature: Tensor) -> torch.dtype:
-    return torch.float64 if feature.dtype == torch.float64 else torch.float32
-
-
-def _factor(features: Sequence[Tensor], mean: bool) -> float:
-    return 1 / max(1, len(features) * features[0].numel()) if mean else 1.0
-
-
-def _save_features(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, codes, _, _, ctx.p, ctx.mean = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1] if codes is None else codes, *features)
-
-
-def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...]:
-    codes, *features = ctx.saved_tensors
-    gradients = torch.ops.adsq.sign_quantization_loss_backward(grad, features, codes, ctx.p, ctx.mean)
-    return gradients, *(None,) * 5
-
-
-def _second_derivative(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        "sign_quantization_loss has no second derivative: use adsq.kernels.sign_quantization.reference, "
-        "which is plain differentiable PyTorch"
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    first, dtype = features[0], compute_dtype(features[0])
+    return (
+        first.new_empty((), dtype=dtype),
+        first.new_empty(first.shape if codes is None else (0,)),
+        first.new_empty((sum(needs), *first.shape), dtype=dtype),
     )
 
 
-sign_quantization_loss.register_autograd(_backward, setup_context=_save_features)
-sign_quantization_loss_backward.register_autograd(_second_derivative)
+def compute_dtype(feature: Tensor) -> torch.dtype:
+    """Return the dtype that the loss and its gradients are computed in."""
+    return torch.float64 if feature.dtype == torch.float64 else torch.float32
+
+
+class Loss(torch.autograd.Function):
+    """The op with its gradients.
+
+    A function of the plain kind, which `torch.func` refuses: one with `setup_context`, as well as
+    `torch.library.register_autograd`, takes several times as long in Python as the op does for a batch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        codes: Tensor | None,
+        anchor: Tensor | None,
+        anchor_weight: float,
+        p: int,
+        mean: bool,
+        *features: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Call the op. Keep the gradients, and the features that they belong to."""
+        needs = ctx.needs_input_grad[5:]
+        loss, made, gradients = sign_quantization_loss(features, codes, anchor, anchor_weight, p, mean, needs)
+        ctx.mark_non_differentiable(made)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gradients, *(f for f, need in zip(features, needs, strict=True) if need))
+        return loss, made
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
+        """Give the features their gradients."""
+        if grad is None:
+            return (None,) * len(ctx.needs_input_grad)
+        tensors = (grad, *ctx.saved_tensors)
+        scaled = iter(Scaled.apply(*tensors) if torch.is_grad_enabled() else _scale(*tensors))
+        return tuple(next(scaled) if need else None for need in ctx.needs_input_grad)
+
+
+def _scale(grad: Tensor, gradients: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+    return tuple((gradients[i] * grad).to(feature.dtype) for i, feature in enumerate(features))
+
+
+class Scaled(torch.autograd.Function):
+    """Gradients times the incoming scalar.
+
+    The features give the dtype. They are arguments also so that autograd sees that the result depends on them, and a
+    second derivative raises instead of coming out as zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, gradients: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
+        """Multiply in the dtype of the computation."""
+        return _scale(grad, gradients, *features)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        """Raise: what the pass over the features made does not hold for a second derivative."""
+        raise RuntimeError(
+            "sign_quantization_loss has no second derivative: use adsq.kernels.sign_quantization.reference, "
+            "which is plain differentiable PyTorch"
+        )

@@ -1,5 +1,6 @@
 // What the native tests share: checks, memory of an exact size, threads, and every way to run a kernel.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "cpu/hamming_pass.h"
+#include "element.h"
 
 namespace adsq::test {
 
@@ -83,6 +85,24 @@ class Random {
  private:
   std::mt19937_64 engine_;
 };
+
+// The value that a half type's bits stand for.
+template <typename Half>
+inline double half_value(Half x, int mantissa_bits) {
+  const int exponent_bits = 15 - mantissa_bits, bias = (1 << (exponent_bits - 1)) - 1;
+  const int mantissa = x.bits & ((1 << mantissa_bits) - 1), exponent = (x.bits & 0x7FFF) >> mantissa_bits;
+  const double sign = x.bits >> 15 ? -1 : 1;
+  if (exponent == (1 << exponent_bits) - 1) return mantissa == 0 ? sign * INFINITY : NAN;
+  const double fraction = std::ldexp(mantissa, -mantissa_bits) + (exponent > 0);
+  return sign * std::ldexp(fraction, std::max(exponent, 1) - bias);
+}
+
+template <typename T>
+double value(T x) {
+  return static_cast<double>(x);
+}
+inline double value(Float16 x) { return half_value(x, 10); }
+inline double value(BFloat16 x) { return half_value(x, 7); }
 
 // One real thread a task, and how often they were started.
 struct RealThreads {

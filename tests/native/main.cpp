@@ -89,6 +89,7 @@ int main() {
 #endif
   if (!races_only) {
     run("packing", test_pack_codes);
+    run("sign quantization", test_sign_quantization);
     run("names of variants", test_variant_names);
     run("small", small_data);
     run("sampled thresholds", sampled_data);

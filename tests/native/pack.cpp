@@ -1,7 +1,6 @@
 // Packing and unpacking, for every element type; and the names of variants.
 #include "cpu/codes.h"
 
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <stdexcept>
@@ -11,24 +10,6 @@
 
 namespace adsq::test {
 namespace {
-
-// The value that a half type's bits stand for.
-template <typename Half>
-double half_value(Half x, int mantissa_bits) {
-  const int exponent_bits = 15 - mantissa_bits, bias = (1 << (exponent_bits - 1)) - 1;
-  const int mantissa = x.bits & ((1 << mantissa_bits) - 1), exponent = (x.bits & 0x7FFF) >> mantissa_bits;
-  const double sign = x.bits >> 15 ? -1 : 1;
-  if (exponent == (1 << exponent_bits) - 1) return mantissa == 0 ? sign * INFINITY : NAN;
-  const double fraction = std::ldexp(mantissa, -mantissa_bits) + (exponent > 0);
-  return sign * std::ldexp(fraction, std::max(exponent, 1) - bias);
-}
-
-template <typename T>
-double value(T x) {
-  return static_cast<double>(x);
-}
-double value(Float16 x) { return half_value(x, 10); }
-double value(BFloat16 x) { return half_value(x, 7); }
 
 template <typename T>
 T random_code(Random& random) {

@@ -27,7 +27,7 @@ def main() -> None:
     for name, sanitizer in SANITIZERS.items():
         rules = f"""
 rule cpp
-  command = {setup.cpp_compiler()} {FLAGS} {sanitizer} $simd -I{ROOT}/csrc -MMD -MF $out.d -c $in -o $out
+  command = {setup.cpp_compiler()} {FLAGS} {sanitizer} $flags -I{ROOT}/csrc -MMD -MF $out.d -c $in -o $out
   depfile = $out.d
 rule link
   command = {setup.cpp_compiler()} {sanitizer} -pthread $in -o $out
