@@ -17,7 +17,7 @@ inline cpu::Threads torch_threads() {
           }};
 }
 
-inline Tensor contiguous(const Tensor& tensor) {
+inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 

@@ -69,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> loss_of(const LossArguments& a) {
                   "parameters: expected scale, bias and two weights in the dtype of the sums");
   const int64_t n = a.u.size(0), m = a.v.size(0), num_features = a.u.size(1);
   const std::vector<T> weights = weights_of<T>(a.column_weights, m);
-  const Tensor values = contiguous(a.parameters);
+  const Tensor values = as_contiguous(a.parameters);
   const auto* parameters = static_cast<const T*>(values.const_data_ptr());
   Tensor loss = empty_on_cpu({}, type);
   Tensor grad_u =
@@ -119,8 +119,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pairwise_similarity_loss(
   STD_TORCH_CHECK(form == "likelihood" || form == "squared", "form: expected likelihood or squared");
   const LossArguments arguments{with_dense_rows(u),
                                 with_dense_rows(v),
-                                contiguous(labels_u),
-                                contiguous(labels_v),
+                                as_contiguous(labels_u),
+                                as_contiguous(labels_v),
                                 column_weights,
                                 parameters,
                                 similarity_of(similarity),
@@ -141,7 +141,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pairwise_similarity_loss(
 }
 
 Tensor pairwise_similarity(const Tensor& labels_u, const Tensor& labels_v, const std::string& kind) {
-  const Tensor source_u = contiguous(labels_u), source_v = contiguous(labels_v);
+  const Tensor source_u = as_contiguous(labels_u), source_v = as_contiguous(labels_v);
   const cpu::LabelInput some = labels_of(source_u, "labels_u"), all = labels_of(source_v, "labels_v");
   check_labels(some, all);
   Tensor s = empty_on_cpu({some.count, all.count}, ScalarType::Float);
@@ -151,7 +151,7 @@ Tensor pairwise_similarity(const Tensor& labels_u, const Tensor& labels_v, const
 
 Tensor mean_pairwise_similarity(const Tensor& labels_u, const Tensor& labels_v,
                                 const std::optional<Tensor>& column_weights, const std::string& kind) {
-  const Tensor source_u = contiguous(labels_u), source_v = contiguous(labels_v);
+  const Tensor source_u = as_contiguous(labels_u), source_v = as_contiguous(labels_v);
   const cpu::LabelInput some = labels_of(source_u, "labels_u"), all = labels_of(source_v, "labels_v");
   check_labels(some, all);
   const std::vector<float> weights = weights_of<float>(column_weights, all.count);

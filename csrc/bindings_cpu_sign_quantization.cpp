@@ -17,7 +17,7 @@ Tensor contiguous_like(const Tensor& tensor, const Tensor& first, const char* na
   STD_TORCH_CHECK(
       tensor.scalar_type() == first.scalar_type() && tensor.size(0) == first.size(0) && tensor.size(1) == first.size(1),
       name, ": expected the dtype and shape of the first feature");
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+  return as_contiguous(tensor);
 }
 
 std::tuple<Tensor, Tensor, Tensor> sign_quantization_loss(const std::vector<Tensor>& features,
