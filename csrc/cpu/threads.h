@@ -8,10 +8,10 @@
 
 namespace adsq::cpu {
 
-// Runs task(0), ..., task(count - 1), at most `count` of them at the same time.
+// Runs task(0), ..., task(tasks - 1), at most `count` of them at the same time.
 struct Threads {
   int64_t count;
-  std::function<void(int64_t count, const std::function<void(int64_t)>& task)> run;
+  std::function<void(int64_t tasks, const std::function<void(int64_t)>& task)> run;
 };
 
 // Memory for vectors of any instruction set.

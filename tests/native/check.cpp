@@ -39,9 +39,13 @@ std::shared_ptr<uint8_t> allocate(size_t bytes, int64_t offset) {
 RealThreads::RealThreads(int64_t count)
     : threads{count, [this](int64_t tasks, const std::function<void(int64_t)>& task) {
                 ++runs;
-                CHECK(tasks >= 0 && tasks <= threads.count);
+                CHECK(tasks >= 0);
                 std::vector<std::thread> running;
-                for (int64_t t = 0; t < tasks; ++t) running.emplace_back(task, t);
+                for (int64_t t = 0; t < std::min(tasks, threads.count); ++t) {
+                  running.emplace_back([=] {
+                    for (int64_t i = t; i < tasks; i += threads.count) task(i);
+                  });
+                }
                 for (std::thread& thread : running) thread.join();
               }} {}
 

@@ -104,7 +104,7 @@ double value(T x) {
 inline double value(Float16 x) { return half_value(x, 10); }
 inline double value(BFloat16 x) { return half_value(x, 7); }
 
-// One real thread a task, and how often they were started.
+// Up to `count` real threads at each run, and how often they were started.
 struct RealThreads {
   explicit RealThreads(int64_t count);
   int64_t runs = 0;

@@ -90,11 +90,13 @@ int main() {
   if (!races_only) {
     run("packing", test_pack_codes);
     run("sign quantization", test_sign_quantization);
+    run("pairs", test_pairwise);
     run("names of variants", test_variant_names);
     run("small", small_data);
     run("sampled thresholds", sampled_data);
     run("in several rounds", large_data);
   }
+  run("pairs over threads", test_pairwise_threads);
   run("misleading samples", test_misleading_sample);
   run("split over threads", [] { return split_data(races_only ? 3 : 1); });
   return 0;

@@ -11,6 +11,8 @@ void compare_evaluation(const DataSet& data, const Ranking& ranking, const std::
 
 void test_misleading_sample();
 void test_pack_codes();
+void test_pairwise();
+void test_pairwise_threads();
 void test_sign_quantization();
 void test_variant_names();
 
