@@ -119,9 +119,11 @@ class Trainer:
         self.banks = [bank.to(self.device) for bank in signs.float() * 2 - 1]
         self.codes = self.banks[0].clone()
         self.nets: list[ImgNet] = [model.img_net_f, model.img_net_g][: self.objective.image_nets]
-        self.label_optimizer = torch.optim.Adam(model.label_net.parameters(), self.config.label_lr)
+        # The same steps in one pass over the weights, where PyTorch has it: several percent of the time of a small CNN.
+        fused = True if self.device.type in ("cpu", "cuda") else None
+        self.label_optimizer = torch.optim.Adam(model.label_net.parameters(), self.config.label_lr, fused=fused)
         self.optimizers = [
-            torch.optim.Adam(net.parameters(), self.config.peak_lr, weight_decay=self.config.weight_decay)
+            torch.optim.Adam(net.parameters(), self.config.peak_lr, weight_decay=self.config.weight_decay, fused=fused)
             for net in self.nets
         ]
         self.steps_per_epoch = len(self._batches_of(torch.arange(len(indices))))
