@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test test-native bench bench-peers study lint format clean
+.PHONY: install demo test test-native bench bench-peers bench-losses study lint format clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,10 @@ bench: install
 # The table of README.md and docs/peers.png; PEERS="--threads 2" measures with two threads.
 bench-peers: $(VENV)/.peers
 	$(BIN)/python bench/peers.py --data $(PEERS)
+
+# The tables of kernels/pairwise_similarity/README.md and kernels/sign_quantization/README.md
+bench-losses: install
+	$(BIN)/python bench/losses.py $(LOSSES)
 
 # make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
 study: install

@@ -8,12 +8,9 @@ README.md.
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +23,7 @@ import torch
 import typer
 from peers_codes import check, fair_codes, make_codes, near, trained_codes
 from peers_searches import BUILDERS, script_average_precision
+from race import Entrant, describe, machine, race
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -38,9 +36,6 @@ from adsq.kernels import _extension, hamming_average_precision, unpack_codes
 ROOT = Path(__file__).parent.parent
 FAISS = ("FAISS heap", "FAISS counting")
 KINDS = ("clustered", "sorted", "all equal", "two values")
-FEATURES = ("avx2", "avx512f", "avx512bw", "avx512_vpopcntdq", "asimd", "sve")
-ROUNDS = (5, 50)
-TURN = 0.02  # seconds that a turn lasts at least, in as many calls as that takes
 
 
 @dataclass(frozen=True)
@@ -85,46 +80,6 @@ def trained_cases(path: Path) -> list[Case]:
         Case(len(index) - queries, index.num_bits, queries, k, data="trained", peers=FAISS, index=path)
         for queries, k in ((1000, 100), (1000, 10), (64, 100), (1, 10))
     ]
-
-
-@dataclass
-class Entrant:
-    """A call that is timed, with what it runs under."""
-
-    name: str
-    call: Callable[[], Any]
-    threads: int
-    simd: str | None = None
-    seconds: list[float] = field(default_factory=list)
-
-    def turn(self, calls: int = 1) -> float:
-        """Return the seconds of a call; several follow one that is not timed, since other turns emptied the caches."""
-        self.prepare()
-        if calls > 1:
-            self.call()
-        start = time.perf_counter()
-        for _ in range(calls):
-            self.call()
-        return (time.perf_counter() - start) / calls
-
-    def prepare(self) -> None:
-        """Set the number of threads and the SIMD variant that adsq is held to."""
-        torch.set_num_threads(self.threads)
-        if self.simd:
-            os.environ["ADSQ_SIMD"] = self.simd
-        else:
-            os.environ.pop("ADSQ_SIMD", None)
-
-
-def race(entrants: list[Entrant], budget: float) -> dict[str, list[float]]:
-    """Time the entrants in interleaved rounds for about `budget` seconds; returns the seconds of each round by name."""
-    first = [entrant.turn() for entrant in entrants]
-    calls = [math.ceil(TURN / seconds) for seconds in first]
-    a_round = sum(max(TURN, seconds) for seconds in first)
-    for _ in range(min(max(ROUNDS[0], int(budget / a_round)), ROUNDS[1])):
-        for entrant, number in zip(entrants, calls, strict=True):
-            entrant.seconds.append(float(f"{entrant.turn(number):.4g}"))
-    return {entrant.name: entrant.seconds for entrant in entrants}
 
 
 def measure(case: Case, threads: int, budget: float, limit: float) -> dict[str, Any]:
@@ -186,26 +141,10 @@ def measure_ranking(codes: int, bits: int, queries: int, classes: int, threads: 
     return {**sizes, "seconds": race(entrants, budget)}
 
 
-def machine(threads: int, cpu: int | None) -> dict[str, Any]:
-    """Name the processor, its SIMD features, and who runs in which version and variant."""
-    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    name = facts.get("model name", platform.machine())
-    if "cpu family" in facts:  # a virtual machine's name may not tell the generation
-        name += f", family {facts['cpu family']} model {facts['model']}"
-    variants = _extension.simd_variants() or ("PyTorch",)
-    return {
-        "cpu": name,
-        "features": [feature for feature in FEATURES if feature in flags],
-        "threads": threads,
-        "pinned_to": cpu,
-        "versions": [
-            f"adsq {version('adsq')} ({variants[0]})",
-            f"FAISS {faiss.__version__} ({faiss.SIMDConfig.get_level_name()})",
-            *(f"{package} {version(package)}" for package in ("usearch", "numpy", "torch")),
-        ],
-    }
+def facts(threads: int, cpu: int | None) -> dict[str, Any]:
+    """Name the machine, and who runs in which version and variant."""
+    versions = [f"FAISS {faiss.__version__} ({faiss.SIMDConfig.get_level_name()})"]
+    return machine(threads, cpu, [*versions, *(f"{package} {version(package)}" for package in ("usearch", "numpy"))])
 
 
 def main(
@@ -234,7 +173,7 @@ def main(
     report.draw(record, root / "docs" / "peers.png")
     report.write_readme(root / "README.md", record)
     header, *body = report.rows(record)
-    table = Table(*header, title="Times as long as adsq", caption=report.machine(record))
+    table = Table(*header, title="Times as long as adsq", caption=describe(record["machine"]))
     for row in body:
         table.add_row(*row)
     Console().print(table)
@@ -253,7 +192,7 @@ def measure_all(
         ranking = ranking | {"codes": 500, "queries": 20}
     if trained:
         cases += trained_cases(trained)
-    record: dict[str, Any] = {"machine": machine(threads, cpu), "limit": limit, "cases": []}
+    record: dict[str, Any] = {"machine": facts(threads, cpu), "limit": limit, "cases": []}
     # Refreshed by hand: a bar that moves by itself takes its time from what is measured.
     with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
         task = progress.add_task("", total=len(cases) + 1)

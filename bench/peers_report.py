@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from race import cell, describe, write_between
 
-from adsq.files import write_text
 from adsq.report import _figure as look
 
-BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 PEERS = ("FAISS heap", "FAISS counting", "usearch", "numpy", "torch")
 OURS = {"adsq": "", "adsq function": ", `hamming_topk`", "adsq AVX2": ", adsq held to AVX2"}  # -> what a title adds
 ONE_THREAD = "adsq, 1 thread"
@@ -26,8 +25,8 @@ def rows(record: dict[str, Any]) -> list[list[str]]:
     table = [["search", *columns]]
     for case, ours in _entries(record):
         ratios = [_ratio(case, column, ours) if column in PEERS or ours == "adsq" else None for column in columns]
-        table.append([title(case) + OURS[ours], *map(_cell, ratios)])
-    table.append([title(record["ranking"]), *(_cell(_ratio(record["ranking"], column, "adsq")) for column in columns)])
+        table.append([title(case) + OURS[ours], *map(cell, ratios)])
+    table.append([title(record["ranking"]), *(cell(_ratio(record["ranking"], column, "adsq")) for column in columns)])
     if threads > 1:
         table[0][-1] = f"{threads} threads vs 1"
     return table
@@ -42,22 +41,14 @@ def markdown(record: dict[str, Any]) -> str:
         "How many times as long as adsq each takes for the same exact result: `HammingIndex.search` where nothing else "
         "is said, random codes, medians of interleaved rounds. mAP@all is compared with the usual numpy script, an "
         f"argsort a query. -: does not apply, or would take more than {record['limit']:g} s a call. {_others(record)}"
-        f"Machine: {machine(record)}."
+        f"Machine: {describe(record['machine'])}."
     )
     return f"![Speed-up over FAISS](docs/peers.png)\n\n{table}\n\n{textwrap.fill(notes, 120)}"
 
 
 def write_readme(path: Path, record: dict[str, Any]) -> None:
-    """Put the table between the markers of a README.
-
-    Raises:
-        ValueError: The file does not have each marker once, in order.
-    """
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-        raise ValueError(f"{path}: expected {BEGIN} and {END} once each, in this order")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_text(path, f"{before}{BEGIN}\n{markdown(record)}\n{END}{after}")
+    """Put the table between the markers of a README; ValueError where it does not have them."""
+    write_between(path, "peers", markdown(record))
 
 
 def title(case: dict[str, Any]) -> str:
@@ -68,15 +59,6 @@ def title(case: dict[str, Any]) -> str:
     else:
         wanted = "full ranking" if case["k"] in (0, case["codes"]) else f"k = {case['k']:,}"
     return f"{_short(case['codes'])} x {case['bits']} bits, {queries}, {wanted}"
-
-
-def machine(record: dict[str, Any]) -> str:
-    """Return machine, threads and versions as one line."""
-    facts = record["machine"]
-    threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
-    if facts["pinned_to"] is not None:
-        threads += " on one CPU"
-    return f"{facts['cpu']} ({', '.join(facts['features'])}), {threads}; {', '.join(facts['versions'])}"
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -92,7 +74,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure = look.new_figure(8.6, 1.4 + 0.3 * len(labels), "Exact Hamming search: speed-up of adsq over FAISS")
     axes = figure.subplots()
     drawn = axes.barh(range(len(labels)), [ratio - 1 for ratio in ratios], left=1, height=0.66, color=colours)
-    axes.bar_label(drawn, [f"{_cell(ratio)}x" for ratio in ratios], padding=4, size=8.5, color=look.INK)
+    axes.bar_label(drawn, [f"{cell(ratio)}x" for ratio in ratios], padding=4, size=8.5, color=look.INK)
     low, high = min(1.0, *ratios), max(2.0, *ratios)
     room = (high / low) ** 0.1  # for the numbers at the ends
     axes.set(xscale="log", xlim=(low / (room if low < 1 else 1.01), high * room), ylim=(len(labels) - 0.4, -0.6))
@@ -105,8 +87,10 @@ def draw(record: dict[str, Any], path: Path) -> None:
     axes.grid(axis="x", color="#e3e3e3", linewidth=0.8)
     axes.tick_params(which="minor", length=0)
     axes.tick_params(axis="y", length=0)
-    caption = textwrap.fill(f"1x: the faster of FAISS's two variants, in the same run. {machine(record)}", 140)
-    figure.supxlabel(caption, x=0.012, ha="left", size=8, color=look.FAINT)
+    caption = textwrap.fill(
+        f"1x: the faster of FAISS's two variants, in the same run. {describe(record['machine'])}", 140
+    )
+    figure.supxlabel(textwrap.fill(caption, 140), x=0.012, ha="left", size=8, color=look.FAINT)
     look.save(figure, path)
 
 
@@ -126,8 +110,8 @@ def _others(record: dict[str, Any]) -> str:
         return ""
     kinds = ", ".join(dict.fromkeys(case["data"] for case in others))
     return (
-        f"With codes that are not random ({kinds}), FAISS's faster variant takes {_cell(found[0][0])} ({found[0][1]}) "
-        f"to {_cell(found[-1][0])} times as long ({found[-1][1]}). "
+        f"With codes that are not random ({kinds}), FAISS's faster variant takes {cell(found[0][0])} ({found[0][1]}) "
+        f"to {cell(found[-1][0])} times as long ({found[-1][1]}). "
     )
 
 
@@ -139,12 +123,6 @@ def _ratio(case: dict[str, Any], peer: str, ours: str) -> float | None:
 def _best_ratio(case: dict[str, Any], ours: str) -> float | None:
     ratios = [_ratio(case, peer, ours) for peer in PEERS if peer.startswith("FAISS") and peer in case["seconds"]]
     return min(ratios, default=None)
-
-
-def _cell(ratio: float | None) -> str:
-    if ratio is None:
-        return "-"
-    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2g}"
 
 
 def _short(count: int) -> str:

@@ -24,6 +24,7 @@ from adsq import HammingIndex
 
 pytest.importorskip("numpy", minversion="2", reason="bench/ counts bits with numpy 2")
 ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 
 
 def load(name: str) -> ModuleType:
@@ -174,15 +175,15 @@ def test_text_names_the_machine_and_the_worst_of_other_data() -> None:
 
 def test_readme_changes_between_the_markers_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     for _ in range(2):
         report.write_readme(readme, measured())
         text = readme.read_text()
-        assert text.startswith(f"before\n{report.BEGIN}\n![")
-        assert text.endswith(f"adsq 1 (avx2).\n{report.END}\nafter\n")
+        assert text.startswith(f"before\n{BEGIN}\n![")
+        assert text.endswith(f"adsq 1 (avx2).\n{END}\nafter\n")
         assert "| 3.5 | 3.0 |" in text
         assert "old" not in text
-    for broken in ("", report.BEGIN, report.END + report.BEGIN, 2 * (report.BEGIN + report.END)):
+    for broken in ("", BEGIN, END + BEGIN, 2 * (BEGIN + END)):
         readme.write_text(broken)
         with pytest.raises(ValueError, match=r"README\.md: expected <!-- peers:begin --> and"):
             report.write_readme(readme, measured())
@@ -220,7 +221,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_entrants_take_turns_under_their_own_setting(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "TURN", 1e-12)
+    monkeypatch.setattr(importlib.import_module("race"), "TURN", 1e-12)
     monkeypatch.setenv("ADSQ_SIMD", "generic")
     seen: list[tuple] = []
     entrants = [
@@ -247,7 +248,7 @@ def test_a_peer_over_the_limit_is_named_and_left_out(peers: ModuleType) -> None:
 def test_quick_run_and_redraw(peers: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     readme = tmp_path / "README.md"
-    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    readme.write_text(f"{BEGIN}\n{END}\n")
     index = HammingIndex(16)
     index.add(codes.make_codes("clustered", 1300, 1, 16)[0], range(7, 1307))
     index.save(tmp_path / "index.adsq")
