@@ -87,7 +87,7 @@ def sign_calls(case: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
 def table(record: dict[str, Any], family: str) -> str:
     """Return what stands in the README of a family."""
     lines = [
-        "| forward and backward | eager | torch.compile | adsq, AVX2 | adsq, 2 threads | peak MB: eager | compiled | adsq |",
+        "| forward and backward | eager | torch.compile | adsq, AVX2 | adsq, 2 threads | MB: eager | compiled | adsq |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for case in record[family]:
