@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/hamming_scan.h"
+#include "cpu/memory.h"
 #include "cpu/threads.h"
 
 namespace adsq::cpu {

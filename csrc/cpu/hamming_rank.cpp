@@ -1,25 +1,8 @@
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 #include "cpu/hamming_results.h"
+#include "cpu/memory.h"
 
 namespace adsq::cpu {
 namespace {
-
-// Has the system provide the pages of a result that is about to be written. A full ranking is mostly new memory, and
-// one fault after the other costs more than the sorting.
-void provide_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
-#if defined(MADV_POPULATE_WRITE)
-  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto start = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (start + page - 1) / page * page,
-                  last = (start + static_cast<uintptr_t>(bytes)) / page * page;
-  // Old kernels refuse, and the pages come one by one.
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_WRITE);
-#endif
-}
 
 constexpr int64_t kRankedCodes = 1 << 17;  // distances that are held at a time, per thread
 constexpr int64_t kStreamed = 1 << 14;     // from how many indices of a query on they are written past the caches

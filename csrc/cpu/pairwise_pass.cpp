@@ -125,6 +125,11 @@ PairSums PairPass<T>::stream(int64_t first_tile, int64_t last_tile, T* lane_grad
     scratch.similarity = aligned_array<T>(static_cast<size_t>(tile_size));
     scratch.labels = aligned_array<T>(static_cast<size_t>(rows * setup_.num_classes));
   }
+  if (setup_.similarity != nullptr && first_lane_ == 0) {
+    const int64_t first = first_tile * kTileStreamed, last = std::min(setup_.streamed.count, last_tile * kTileStreamed);
+    provide_pages(setup_.similarity + first * setup_.lanes.count,
+                  (last - first) * setup_.lanes.count * static_cast<int64_t>(sizeof(float)));
+  }
   for (int64_t tile = first_tile; tile < last_tile; ++tile) {
     const int64_t first = tile * kTileStreamed, count = std::min(kTileStreamed, setup_.streamed.count - first);
     stream_tile(scratch, sums, first, count, lane_gradient, tile > first_tile);

@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "cpu/memory.h"
 #include "cpu/pairwise.h"
 
 namespace adsq::cpu {

@@ -1,0 +1,42 @@
+// Memory of the CPU kernels.
+#pragma once
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace adsq::cpu {
+
+// Memory for vectors of any instruction set.
+struct AlignedDelete {
+  void operator()(void* memory) const { std::free(memory); }
+};
+template <typename T>
+using Aligned = std::unique_ptr<T[], AlignedDelete>;
+
+template <typename T>
+Aligned<T> aligned_array(size_t count) {
+  void* memory = std::aligned_alloc(64, (count * sizeof(T) + 127) / 64 * 64);
+  if (memory == nullptr) throw std::bad_alloc();
+  return Aligned<T>(static_cast<T*>(memory));
+}
+
+// Has the system provide the pages of a result that is about to be written. Of large results most is new memory, and
+// one fault after the other costs more than the computation.
+inline void provide_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
+#if defined(MADV_POPULATE_WRITE)
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + page - 1) / page * page,
+                  last = (start + static_cast<uintptr_t>(bytes)) / page * page;
+  // Old kernels refuse, and the pages come one by one.
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_WRITE);
+#endif
+}
+
+}  // namespace adsq::cpu
