@@ -74,20 +74,22 @@ def recorded(module: ModuleType) -> Iterator[list[Launch]]:
 def compiled(launch: Launch, capability: int, folder: Path) -> Usage:
     """Compile as Triton does at a launch: what is known of the arguments (16 divides them, they are 1) is used."""
     signature, constants, attributes = {}, {}, {}
-    for i, parameter in enumerate(launch.kernel.params):
-        value = launch.arguments[parameter.name]
+
+    def describe(value: Any, where: tuple[int, ...], parameter: Any) -> Any:
         specialized = not parameter.do_not_specialize
         if parameter.is_constexpr or (specialized and type(value) is int and value == 1):
-            signature[parameter.name], constants[(i,)] = "constexpr", value
-        elif isinstance(value, Tensor):
-            signature[parameter.name] = "*" + TYPES[value.dtype]
-            attributes[(i,)] = [["tt.divisibility", 16]]
-        elif isinstance(value, int):
-            signature[parameter.name] = "i32" if value < 2**31 else "i64"
-            if specialized and value % 16 == 0:
-                attributes[(i,)] = [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "fp32"
+            constants[where] = value
+            return "constexpr"
+        if isinstance(value, tuple):
+            return tuple(describe(item, (*where, i), parameter) for i, item in enumerate(value))
+        if isinstance(value, Tensor) or (specialized and type(value) is int and value % 16 == 0):
+            attributes[where] = [["tt.divisibility", 16]]
+        if isinstance(value, Tensor):
+            return "*" + TYPES[value.dtype]
+        return ("i32" if value < 2**31 else "i64") if isinstance(value, int) else parameter.annotation_type or "fp32"
+
+    for i, parameter in enumerate(launch.kernel.params):
+        signature[parameter.name] = describe(launch.arguments[parameter.name], (i,), parameter)
     source = ASTSource(launch.kernel, signature, constants, attributes)
     kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
     cubin = folder / "kernel.cubin"

@@ -108,7 +108,7 @@ def _run(
         STEP_K=block_k if tensor_cores else 16,  # FMA operands stay in registers
         ONE_STEP=tensor_cores and 0 < bits <= block_k,
         num_warps=WARPS,
-        num_stages=3 if not tensor_cores else 2 if labels.kind == "ids" else 1,  # what fits the registers
+        num_stages=2 if tensor_cores and labels.kind == "ids" else 1,  # more spills registers
     )
     sums, gradients = parameters, []
     for a, b in ((0, 1), (1, 0)):  # u against v, then v against u
@@ -165,10 +165,10 @@ def mean_pairwise_similarity(labels_u: Tensor, labels_v: Tensor, column_weights:
     if not (_is_covered(labels_u) and _is_covered(labels_v)):
         return NotImplemented
     with torch.cuda.device_of(labels_u):
-        codes = tuple(labels.new_empty((labels.shape[0], 0), dtype=torch.float16) for labels in (labels_u, labels_v))
+        u, v = (labels.new_empty((labels.shape[0], 0), dtype=torch.float16) for labels in (labels_u, labels_v))
         unused = torch.empty(4, device=labels_u.device)
         sums, _ = _run(
-            *(codes, _prepare((labels_u, labels_v), kind), column_weights, unused, "similarity", False, True),
+            *((u, v), _prepare((labels_u, labels_v), kind), column_weights, unused, "similarity", False, True),
             *((False, False, False), "ieee"),
         )
     return sums[0].float()
@@ -207,4 +207,4 @@ def pairwise_similarity_loss(
             "tf32" if tf32 else "ieee",
         )
         by_parameters = pad(sums[1:], (0, 2)) if needs_parameters else sums.new_empty(0)
-    return sums[0].float(), *gradients, by_parameters.float()
+    return sums[0].float(), gradients[0], gradients[1], by_parameters.float()

@@ -3,6 +3,7 @@
 Imported at the first call with CUDA tensors, never before. Nothing here waits for the GPU.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 from collections.abc import Sequence
