@@ -1,12 +1,15 @@
-"""Loads the native libraries. The only file that knows whether they exist."""
+"""Loads the native libraries and registers the Triton kernels. The only file that knows whether they exist."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +17,7 @@ _FOLDER = Path(__file__).parent
 _LIBRARIES = {"CPU": "_adsq_cpu.so", "CUDA": "_adsq_cuda.so"}
 _SIMD = ("generic", "avx2", "avx512")  # as numbered in csrc/cpu/simd.h, the slowest first
 _not_loaded: dict[str, str] = {}  # dispatch key -> why its library is not in use
+_triton: dict[str, str] = {}  # op with a Triton kernel -> why it is not in use, or nothing
 _warned = False
 
 
@@ -59,6 +63,31 @@ def _reason_to_skip(key: str, library: Path) -> str | None:
     return None
 
 
+def register_triton(module: str, function: str, body: Callable[..., Any]) -> None:
+    """Let CUDA tensors take a function of a Triton module to the op of its name, and `body` where it declines.
+
+    The module, and Triton with it, is imported at the first call.
+    """
+    name = f"adsq::{function}"
+    _triton[name] = _reason_to_skip_triton()
+    if _triton[name]:
+        return
+
+    def run(*arguments: Any) -> Any:
+        result = getattr(importlib.import_module(module), function)(*arguments)
+        return body(*arguments) if result is NotImplemented else result
+
+    torch.library.impl(name, "cuda", run)
+
+
+def _reason_to_skip_triton() -> str:
+    if os.environ.get("ADSQ_NATIVE") == "0":
+        return "ADSQ_NATIVE=0 is set"
+    if torch.version.cuda is None:
+        return "the installed torch is a CPU-only build"
+    return "" if importlib.util.find_spec("triton") else "triton is not installed"
+
+
 def warn_without_cuda_library() -> None:
     """Say once that CUDA tensors take the PyTorch path although a native kernel exists."""
     global _warned
@@ -86,6 +115,10 @@ def _implementation(name: str, key: str) -> Implementation:
     device, language = ("CPU", "C++") if key == "CPU" else ("GPU", "CUDA C++")
     uses = language if native else "PyTorch"
     why = f"{_LIBRARIES[key]} is loaded" if native else _not_loaded.get(key, "has no native kernel")
+    if key == "CUDA" and name in _triton:
+        uses, why = "PyTorch", _triton[name]
+        if not why:
+            uses, why = "Triton", "triton is installed"
     if native and key == "CPU" and not name.endswith("pack_codes"):  # packing has one variant
         uses = f"C++ ({_SIMD[torch.ops.adsq_cpu.simd_active()]})"
     if key == "CUDA" and not torch.cuda.is_available():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adsq.kernels import _extension
 from adsq.kernels.pairwise_similarity import reference
 
 # Entries of a block of rows x columns, 8 MB in float32: what bounds the memory.
@@ -188,3 +189,6 @@ def _second_derivative(ctx: Any, *grads: Any) -> None:
 
 pairwise_similarity_loss.register_autograd(_backward, setup_context=_save_gradients)
 backward.register_autograd(_second_derivative)
+
+for _op in (pairwise_similarity, mean_pairwise_similarity, pairwise_similarity_loss):
+    _extension.register_triton("adsq.kernels.pairwise_similarity.triton_launch", _op._name, _op._init_fn)

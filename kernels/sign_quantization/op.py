@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adsq.kernels import _extension
 from adsq.kernels._ops import integer_op
 
 
@@ -131,3 +132,8 @@ class Scaled(torch.autograd.Function):
             "sign_quantization_loss has no second derivative: use adsq.kernels.sign_quantization.reference, "
             "which is plain differentiable PyTorch"
         )
+
+
+_extension.register_triton(
+    "adsq.kernels.sign_quantization.triton_kernel", "sign_quantization_loss", sign_quantization_loss.__wrapped__
+)

@@ -1,0 +1,210 @@
+"""The ops on CUDA tensors, by the kernels of `triton_kernel.py`. Imported at the first such call, as Triton is.
+
+The functions answer NotImplemented to what they leave to the PyTorch body of the op. Nothing here waits for the GPU.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.nn.functional import normalize, pad
+
+from adsq.kernels.pairwise_similarity.triton_kernel import (
+    pairwise_similarity_fwd_kernel,
+    pairwise_similarity_loss_fwd_kernel,
+)
+
+MAX_BITS = 1024  # the products are made again for every 64 columns of a gradient
+BLOCK_A, BLOCK_B, BLOCK_K = 64, 32, 64  # 16 pairs and 32 entries of the gradient a thread: with more, registers spill
+WARPS = 4
+PROGRAMS = 4  # a processor of the GPU, where the rows of A alone make fewer; two to three are resident
+# TRITON_INTERPRET=1 runs the kernels on CPU tensors; it multiplies bfloat16 wrongly
+INTERPRETED = not isinstance(pairwise_similarity_fwd_kernel, triton.JITFunction)
+
+_EXACT_IN_FLOAT16 = (torch.bool, torch.int8, torch.uint8, torch.float16)
+
+
+class _Labels(NamedTuple):
+    """Labels of both sides as the kernels read them."""
+
+    kind: str
+    labels: tuple[Tensor, Tensor]  # class ids [N], or rows [N, C] with C a multiple of `block`
+    norms: tuple[Tensor, Tensor]  # [N], for the kind "scaled"
+    block: int
+
+
+def _prepare(labels: tuple[Tensor, Tensor], kind: str, tensor_cores: bool = True) -> _Labels:
+    """Make rows float16 where that is exact and tensor cores are in use, else float32 as the PyTorch version does.
+
+    Beside products on the FMA units, float16 rows would cost registers that are not there.
+    """
+    if labels[0].dim() == 1:
+        return _Labels("ids", (labels[0].contiguous(), labels[1].contiguous()), labels, 16)
+    narrow = tensor_cores and all(rows.dtype in _EXACT_IN_FLOAT16 for rows in labels)
+    u, v = (rows.to(torch.float16 if narrow else torch.float32) for rows in labels)
+    norms = u, v
+    if kind == "cosine" and narrow:
+        kind = "scaled"
+        norms = 1 / u.float().norm(dim=1).clamp(min=1e-12), 1 / v.float().norm(dim=1).clamp(min=1e-12)
+    elif kind == "cosine":
+        u, v = normalize(u, dim=1, eps=1e-12), normalize(v, dim=1, eps=1e-12)
+    block = 32 if narrow and u.shape[1] > 16 else 16
+    margin = (0, -u.shape[1] % block)  # whole vectors, and no edge to look for
+    return _Labels(kind, (pad(u, margin).contiguous(), pad(v, margin).contiguous()), norms, block)
+
+
+def _is_covered(tensor: Tensor) -> bool:
+    """Whether there is a row, and a device with the instructions used."""
+    return tensor.shape[0] > 0 and (INTERPRETED or torch.cuda.get_device_capability(tensor.device) >= (8, 0))
+
+
+def _splits(rows_a: int, rows_b: int, bits: int, device: torch.device) -> int:
+    """Into how many parts B falls, so that few rows of A fill the GPU. Never depends on which gradients are wanted."""
+    processors = 2 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    programs = triton.cdiv(rows_a, BLOCK_A) * triton.cdiv(max(bits, 1), BLOCK_K)
+    tiles = triton.cdiv(rows_b, BLOCK_B)
+    return triton.cdiv(tiles, triton.cdiv(tiles, max(1, min(tiles, PROGRAMS * processors // programs))))
+
+
+def _factor(u: Tensor, v: Tensor, weights: Tensor | None, exclude_diagonal: bool, mean: bool) -> Tensor:
+    """Return one over the number of pairs, 1 where there are none or for the sum: a float64 scalar on the GPU."""
+    rows = mean * (u.shape[0] - exclude_diagonal)
+    if weights is None:
+        return u.new_full((), 1 / max(1, rows * v.shape[0]), dtype=torch.float64)
+    count = rows * weights.sum(dtype=torch.float64)
+    return 1 / torch.where(count > 0, count, torch.ones_like(count))
+
+
+def _run(
+    codes: tuple[Tensor, Tensor],
+    labels: _Labels,
+    column_weights: Tensor | None,
+    parameters: Tensor,
+    form: str,
+    exclude_diagonal: bool,
+    mean: bool,
+    needs: tuple[bool, bool, bool],
+    precision: str,
+) -> tuple[Tensor, list[Tensor]]:
+    """Return float64 sums, [1] or [3] (loss, its derivatives by scale and bias), and the two gradients, some empty."""
+    rows, bits = (codes[0].shape[0], codes[1].shape[0]), codes[0].shape[1]
+    weights = None if column_weights is None else column_weights.float().contiguous()
+    factor = _factor(*codes, weights, exclude_diagonal, mean)
+    block_k = max(16, min(BLOCK_K, triton.next_power_of_2(bits)))
+    tensor_cores = precision == "tf32" or codes[0].dtype != torch.float32
+    options = dict(
+        FORM=form,
+        KIND=labels.kind,
+        EXCLUDE_DIAGONAL=exclude_diagonal,
+        PRECISION=precision,
+        UPCAST=INTERPRETED and codes[0].dtype == torch.bfloat16,
+        BLOCK_A=BLOCK_A,
+        BLOCK_B=BLOCK_B,
+        BLOCK_C=labels.block,
+        BLOCK_K=block_k,
+        STEP_K=block_k if tensor_cores else 16,  # FMA operands stay in registers
+        ONE_STEP=tensor_cores and 0 < bits <= block_k,
+        num_warps=WARPS,
+        num_stages=2 if tensor_cores and labels.kind == "ids" else 1,  # more spills registers
+    )
+    sums, gradients = parameters, []
+    for a, b in ((0, 1), (1, 0)):  # u against v, then v against u
+        with_loss = a == 0
+        if not with_loss and not needs[1]:
+            gradients.append(codes[1].new_empty(0, dtype=torch.float32))
+            continue
+        splits = _splits(rows[a], rows[b], bits, codes[a].device)
+        grid = triton.cdiv(rows[a], BLOCK_A), splits, triton.cdiv(bits, block_k) if needs[a] else 1
+        parts = codes[a].new_empty((splits, rows[a], bits) if needs[a] else 0, dtype=torch.float32)
+        if with_loss:
+            sums = parts.new_empty(3 if needs[2] else 1, grid[0] * splits, dtype=torch.float64)
+        pairwise_similarity_loss_fwd_kernel[grid](
+            *(codes[a], codes[b], labels.labels[a], labels.labels[b], labels.norms[a], labels.norms[b]),
+            *(
+                parameters if weights is None else weights,
+                factor,
+                parameters,
+                parts,
+                sums,
+                rows[a],
+                rows[b],
+                bits,
+                labels.labels[a].shape[1:].numel(),
+            ),
+            triton.cdiv(triton.cdiv(rows[b], BLOCK_B), splits),
+            WEIGHTS_OF="none" if weights is None else "ba"[a],
+            LOSS=with_loss,
+            PARAMETERS=with_loss and needs[2],
+            GRADIENTS=needs[a],
+            **options,
+        )
+        gradients.append(parts if not needs[a] else parts[0] if splits == 1 else parts.sum(0))
+    return sums.sum(1), gradients
+
+
+def pairwise_similarity(labels_u: Tensor, labels_v: Tensor, kind: str) -> Tensor:
+    """As the op of this name in `op.py`."""
+    n, m = labels_u.shape[0], labels_v.shape[0]
+    if not (_is_covered(labels_u) and _is_covered(labels_v)):
+        return NotImplemented
+    with torch.cuda.device_of(labels_u):
+        kind, labels, norms, block = _prepare((labels_u, labels_v), kind)
+        similarity = labels_u.new_empty((n, m), dtype=torch.float32)
+        pairwise_similarity_fwd_kernel[(triton.cdiv(n, BLOCK_A) * triton.cdiv(m, BLOCK_B),)](
+            *(*labels, *norms, similarity, n, m, labels[0].shape[1:].numel()),
+            **dict(KIND=kind, BLOCK_A=BLOCK_A, BLOCK_B=BLOCK_B, BLOCK_C=block, num_warps=WARPS),
+        )
+    return similarity
+
+
+def mean_pairwise_similarity(labels_u: Tensor, labels_v: Tensor, column_weights: Tensor | None, kind: str) -> Tensor:
+    """As the op of this name in `op.py`."""
+    if not (_is_covered(labels_u) and _is_covered(labels_v)):
+        return NotImplemented
+    with torch.cuda.device_of(labels_u):
+        u, v = (labels.new_empty((labels.shape[0], 0), dtype=torch.float16) for labels in (labels_u, labels_v))
+        unused = torch.empty(4, device=labels_u.device)
+        sums, _ = _run(
+            *((u, v), _prepare((labels_u, labels_v), kind), column_weights, unused, "similarity", False, True),
+            *((False, False, False), "ieee"),
+        )
+    return sums[0].float()
+
+
+def pairwise_similarity_loss(
+    u: Tensor,
+    v: Tensor,
+    labels_u: Tensor,
+    labels_v: Tensor,
+    column_weights: Tensor | None,
+    parameters: Tensor,
+    similarity: str,
+    form: str,
+    exclude_diagonal: bool,
+    mean: bool,
+    needs_u: bool,
+    needs_v: bool,
+    needs_parameters: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As the op of this name in `op.py`. Products in tf32 if PyTorch may use it for its own."""
+    if not (_is_covered(u) and _is_covered(v)) or u.dtype == torch.float64 or not 0 < u.shape[1] <= MAX_BITS:
+        return NotImplemented
+    tf32 = u.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    with torch.cuda.device_of(u):
+        labels = _prepare((labels_u, labels_v), similarity, tf32 or u.dtype != torch.float32)
+        sums, gradients = _run(
+            (u.contiguous(), v.contiguous()),
+            labels,
+            column_weights,
+            parameters.float().contiguous(),
+            form,
+            exclude_diagonal,
+            mean,
+            (needs_u, needs_v, needs_parameters),
+            "tf32" if tf32 else "ieee",
+        )
+        by_parameters = pad(sums[1:], (0, 2)) if needs_parameters else sums.new_empty(0)
+    return sums[0].float(), gradients[0], gradients[1], by_parameters.float()
