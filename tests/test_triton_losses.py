@@ -16,11 +16,13 @@ from adsq.kernels import _extension, mean_pairwise_similarity, pairwise_similari
 pytest.importorskip("triton")
 
 
+@pytest.mark.slow
 def test_in_the_interpreter():
     """All of triton_cases.py, in one process that knows of the interpreter before it imports Triton."""
     cases = Path(__file__).parent / "triton_cases.py"
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", cases]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2000:]
 
 
