@@ -1,4 +1,4 @@
-"""Definition of ops that have no gradient, and the way of losses whose kernels make their gradients in forward."""
+"""Definition of ops without overhead, and the way of losses whose kernels make their gradients in forward."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 
-def integer_op(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Define an op whose results are integers: a decorator for the function that runs where nothing native does.
+def plain_op(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Define an op that autograd does not see: a decorator for the function that runs where nothing native does.
 
     As `torch.library.custom_op`, without its step through Python for autograd at each call, which takes longer than
     searching a small database does. The fake kernel is registered with `torch.library.register_fake`. The function

@@ -160,12 +160,8 @@ def test_function_transforms_and_forward_mode_raise():
         return sign_quantization_loss(u)[0]
 
     u = torch.randn(3, 4)
-    for call in (
-        lambda: torch.func.grad(loss)(u),
-        lambda: torch.func.vmap(loss)(u[None]),
-        lambda: torch.func.jvp(loss, (u,), (u,)),
-    ):
-        with pytest.raises(RuntimeError, match="functorch transforms"):
+    for call in (lambda: torch.func.grad(loss)(u), lambda: torch.func.jvp(loss, (u,), (u,))):
+        with pytest.raises(RuntimeError, match="sign_quantization_loss does not run under"):
             call()
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         loss(torch.autograd.forward_ad.make_dual(u, u))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adsq.kernels._ops import integer_op
+from adsq.kernels._ops import plain_op
 from adsq.kernels.hamming_topk import reference
 
 
-@integer_op("adsq::hamming_topk")
+@plain_op("adsq::hamming_topk")
 def hamming_topk(
     queries: Tensor, database: Tensor, k: int, mask: Tensor | None, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def _(
     return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
 
 
-@integer_op("adsq::hamming_range")
+@plain_op("adsq::hamming_range")
 def hamming_range(
     queries: Tensor, database: Tensor, radius: int, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:

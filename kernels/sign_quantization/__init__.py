@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from adsq.kernels import _checks
+from adsq.kernels import _checks, _ops
 from adsq.kernels.sign_quantization import op
 
 __all__ = ["sign_quantization_loss"]
@@ -66,9 +67,18 @@ def sign_quantization_loss(
     features = tensors[: 1 + len(others)]
     targets = tensors[len(features)].detach() if codes is not None else None
     vote = tensors[-1].detach() if anchor is not None else None
-    weight = float(anchor_weight)
-    if torch.is_grad_enabled():
-        loss, made = op.Loss.apply(targets, vote, weight, p, mean, *features)
+    settings = targets, vote, float(anchor_weight), p, mean
+    wants = [torch.is_grad_enabled() and feature.requires_grad for feature in features]
+    if torch.compiler.is_compiling() and any(wants):
+        loss, made = op.Loss.apply(*settings, *features)
+    elif any(wants) or forward_ad._current_level >= 0:
+
+        def compute(*features: Tensor) -> tuple[tuple[Tensor, Tensor], list[Tensor | None]]:
+            loss, made, gradients = op.sign_quantization_loss(features, *settings, wants)
+            slots = iter(gradients)
+            return (loss, made), [next(slots) if want else None for want in wants]
+
+        loss, made = _ops.fused_loss("sign_quantization_loss", compute, op.scale_gradients, features)
     else:
-        loss, made, _ = op.sign_quantization_loss(features, targets, vote, weight, p, mean, [False] * len(features))
+        loss, made, _ = op.sign_quantization_loss(features, *settings, wants)
     return loss, made if targets is None else targets

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from adsq.kernels import _extension
-from adsq.kernels._ops import integer_op
+from adsq.kernels._ops import plain_op
 
 
-@integer_op("adsq::sign_quantization_loss")
+@plain_op("adsq::sign_quantization_loss")
 def sign_quantization_loss(
     features: Sequence[Tensor],
     codes: Tensor | None,
@@ -75,11 +75,7 @@ def compute_dtype(feature: Tensor) -> torch.dtype:
 
 
 class Loss(torch.autograd.Function):
-    """The op with its gradients.
-
-    A function of the plain kind, which `torch.func` refuses: one with `setup_context`, as well as
-    `torch.library.register_autograd`, takes several times as long in Python as the op does for a batch.
-    """
+    """The op with its gradients, as `torch.compile` traces it; eager calls go through `_ops.fused_loss`."""
 
     @staticmethod
     def forward(
@@ -104,13 +100,19 @@ class Loss(torch.autograd.Function):
         """Give the features their gradients."""
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
-        tensors = (grad, *ctx.saved_tensors)
-        scaled = iter(Scaled.apply(*tensors) if torch.is_grad_enabled() else _scale(*tensors))
+        gradients, *features = ctx.saved_tensors
+        scaled = iter(scale_gradients(grad, features, gradients))
         return tuple(next(scaled) if need else None for need in ctx.needs_input_grad)
 
 
-def _scale(grad: Tensor, gradients: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-    return tuple((gradients[i] * grad).to(feature.dtype) for i, feature in enumerate(features))
+def scale_gradients(grad: Tensor, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the gradients of the forward pass times the incoming scalar, in the dtypes of the features."""
+    count = len(features)
+    return (
+        Scaled.apply(count, grad, *features, *gradients)
+        if torch.is_grad_enabled()
+        else [(gradient * grad).to(feature.dtype) for feature, gradient in zip(features, gradients, strict=True)]
+    )
 
 
 class Scaled(torch.autograd.Function):
@@ -121,9 +123,9 @@ class Scaled(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, gradients: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
-        """Multiply in the dtype of the computation."""
-        return _scale(grad, gradients, *features)
+    def forward(ctx: Any, count: int, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Take the features, `count` of them, then their gradients."""
+        return tuple(scale_gradients(grad, tensors[:count], tensors[count:]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> None:
