@@ -14,11 +14,11 @@ import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from loss_cases import PAIR_CASES, check, forward_and_backward, pair_inputs
+from loss_cases import PAIR_CASES, PairCase, check, forward_and_backward, pair_inputs
 from race import Entrant, cell, describe, machine, race, write_between
 from rich.console import Console
 from rich.progress import Progress
@@ -35,11 +35,24 @@ SIGN_CASES = [(64, 48, 1), (64, 48, 2), (1024, 64, 2), (59_000, 48, 1), (59_000,
 FAMILIES = ("pairwise_similarity", "sign_quantization")
 
 
-def measure(calls: dict[str, Callable[[], object]], budget: float) -> dict[str, Any]:
-    """Time calls by name in turns, and measure their peak memory. Names: eager, compiled, adsq.
+class Contest(NamedTuple):
+    """The same step in several ways, by name: eager, compiled, adsq; and the leaves that it leaves gradients in."""
+
+    calls: dict[str, Callable[[], object]]
+    leaves: list[Tensor]
+
+    def release(self) -> None:
+        """Drop the gradients."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+
+def measure(contest: Contest, budget: float) -> dict[str, Any]:
+    """Time calls in turns, and measure their peak memory.
 
     adsq also runs held to AVX2, and with two threads.
     """
+    calls = contest.calls
     entrants = [Entrant(name, call, 1) for name, call in calls.items()]
     if "avx2" in _extension.simd_variants()[1:]:
         entrants.append(Entrant("adsq AVX2", calls["adsq"], 1, "avx2"))
@@ -47,10 +60,11 @@ def measure(calls: dict[str, Callable[[], object]], budget: float) -> dict[str, 
         entrants.append(Entrant("adsq, 2 threads", calls["adsq"], 2))
     seconds = race(entrants, budget)
     torch.set_num_threads(1)
-    return {"seconds": seconds, "peak_bytes": {name: peak_extra_memory(call) for name, call in calls.items()}}
+    peaks = {name: peak_extra_memory(call, contest.release) for name, call in calls.items()}
+    return {"seconds": seconds, "peak_bytes": peaks}
 
 
-def pair_calls(case: Any) -> dict[str, Callable[[], object]]:
+def pair_contest(case: PairCase) -> Contest:
     """Return forward and backward of the pair loss, checked."""
     inputs = pair_inputs(case)
     torch._dynamo.reset()
@@ -59,10 +73,11 @@ def pair_calls(case: Any) -> dict[str, Callable[[], object]]:
     expected = tuple(x.clone() for x in forward_and_backward(plain, inputs))
     for loss in losses.values():
         check(loss, inputs, expected)
-    return {name: partial(forward_and_backward, loss, inputs) for name, loss in losses.items()}
+    calls = {name: partial(forward_and_backward, loss, inputs) for name, loss in losses.items()}
+    return Contest(calls, [inputs.u, inputs.v])
 
 
-def sign_calls(case: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
+def sign_contest(case: tuple[int, int, int]) -> Contest:
     """Return forward and backward of sign quantization, checked."""
     torch._dynamo.reset()
     torch.manual_seed(0)
@@ -81,7 +96,7 @@ def sign_calls(case: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
     for loss in losses.values():
         for got, want in zip(step(loss), expected, strict=True):
             torch.testing.assert_close(got, want)
-    return {name: partial(step, loss) for name, loss in losses.items()}
+    return Contest({name: partial(step, loss) for name, loss in losses.items()}, features)
 
 
 def table(record: dict[str, Any], family: str) -> str:
@@ -116,16 +131,16 @@ def main(
     results = root / "bench" / "results" / "losses.json"
     if not redraw:
         record: dict[str, Any] = {"machine": machine(1, None, []), **{family: [] for family in FAMILIES}}
-        work: list[tuple[str, str, Callable[[], dict[str, Callable[[], object]]]]] = [
-            *(("pairwise_similarity", str(case), partial(pair_calls, case)) for case in PAIR_CASES),
-            *(("sign_quantization", "{:,} x {}, {} features".format(*c), partial(sign_calls, c)) for c in SIGN_CASES),
+        work: list[tuple[str, str, Callable[[], Contest]]] = [
+            *(("pairwise_similarity", str(case), partial(pair_contest, case)) for case in PAIR_CASES),
+            *(("sign_quantization", "{:,} x {}, {} features".format(*c), partial(sign_contest, c)) for c in SIGN_CASES),
         ]
         # Refreshed by hand: a bar that moves by itself takes its time from what is measured.
         with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
             task = progress.add_task("", total=len(work))
-            for family, name, calls in [*work[:1], *work[len(PAIR_CASES) :][:1]] if quick else work:
+            for family, name, contest in [*work[:1], *work[len(PAIR_CASES) :][:1]] if quick else work:
                 progress.update(task, description=name, refresh=True)
-                record[family].append({"case": name, **measure(calls(), budget)})
+                record[family].append({"case": name, **measure(contest(), budget)})
                 progress.update(task, advance=1, refresh=True)
         results.parent.mkdir(parents=True, exist_ok=True)
         write_text(results, json.dumps(record, indent=1) + "\n")

@@ -8,9 +8,11 @@ namespace {
 constexpr int64_t kTileLanes = 256, kTileStreamed = 64;
 // Lanes laid out at a time: what bounds the memory where both sets are large.
 constexpr int64_t kLanesAtATime = 4096;
-// A part of the streamed items has at least so many pairs, so that a thread is worth waking; and there are not more
-// parts than would keep many processors busy.
-constexpr int64_t kPairsAPart = 65536, kMostParts = 128;
+// A part of the streamed items has at least so many pairs and tiles, so that a thread is worth waking and its gradient
+// worth adding; and there are not more parts than would keep many processors busy.
+constexpr int64_t kPairsAPart = 65536, kTilesAPart = 2, kMostParts = 64;
+// Numbers that a thread adds up at a time.
+constexpr int64_t kSumsATask = 1 << 15;
 // Gradients of parts wait to be added up in at most so much memory, or in one for each thread.
 constexpr int64_t kWaitingBytes = 1 << 20;
 
@@ -47,8 +49,8 @@ PairSums PairPass<T>::run() {
   const int64_t tiles = (setup_.streamed.count + kTileStreamed - 1) / kTileStreamed;
   for (first_lane_ = 0; first_lane_ < setup_.lanes.count && tiles > 0; first_lane_ += num_lanes_) {
     lay_out_lanes(first_lane_);
-    const int64_t tiles_a_part =
-        std::max((tiles + kMostParts - 1) / kMostParts, 1 + (kPairsAPart - 1) / (kTileStreamed * num_lanes_));
+    const int64_t tiles_a_part = std::max(
+        {kTilesAPart, (tiles + kMostParts - 1) / kMostParts, 1 + (kPairsAPart - 1) / (kTileStreamed * num_lanes_)});
     const int64_t parts = (tiles + tiles_a_part - 1) / tiles_a_part;
     const int64_t gradient_size = setup_.lanes.gradient != nullptr ? padded_lanes_ * padded_width_ : 0;
     const int64_t round = std::clamp<int64_t>(kWaitingBytes / static_cast<int64_t>(gradient_size * sizeof(T) + 1),
@@ -64,14 +66,18 @@ PairSums PairPass<T>::run() {
         T* gradient = gradient_size > 0 ? waiting.get() + i * gradient_size : nullptr;
         part_sums[part] = stream(part * tiles_a_part, std::min(tiles, (part + 1) * tiles_a_part), gradient);
       });
-      for (int64_t i = 0; i < count; ++i) {
-        const T* gradient = waiting.get() + i * gradient_size;
-        if (first + i == 0) {
-          std::copy(gradient, gradient + gradient_size, total.get());
-        } else {
-          for (int64_t k = 0; k < gradient_size; ++k) total[k] += gradient[k];
+      if (gradient_size == 0) continue;
+      threads_.run((gradient_size + kSumsATask - 1) / kSumsATask, [&](int64_t task) {
+        const int64_t start = task * kSumsATask, end = std::min(gradient_size, start + kSumsATask);
+        for (int64_t i = 0; i < count; ++i) {
+          const T* gradient = waiting.get() + i * gradient_size;
+          if (first + i == 0) {
+            std::copy(gradient + start, gradient + end, total.get() + start);
+          } else {
+            for (int64_t k = start; k < end; ++k) total[k] += gradient[k];
+          }
         }
-      }
+      });
     }
     for (const PairSums& part : part_sums) {
       sums.loss += part.loss;
