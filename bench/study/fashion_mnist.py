@@ -120,9 +120,10 @@ def training_step(record: dict[str, Any]) -> list[str]:
         "|---|---|",
         *(f"| {name} | {times[name]} ({quartiles[name]}) |" for name in ("blocked PyTorch", "fused kernels")),
         "",
-        f"The fused kernels save {saved:.0%} of a step. Where the time goes with them, by the profiler:",
+        f"The fused kernels save {saved:.0%} of a step. Where the time within operators goes with them, by the "
+        "profiler:",
         "",
-        "| part | share of a step |",
+        "| part | share |",
         "|---|---|",
         *(f"| {name} | {share:.1%} |" for name, share in parts),
         "",
