@@ -105,10 +105,7 @@ def training_step(record: dict[str, Any]) -> list[str]:
     """Return the README's part about the cost of a step, from what training_step.py measured."""
     times, shares = record["milliseconds"], record["shares"]
     saved = 1 - times["fused kernels"] / times["blocked PyTorch"]
-    parts = [
-        *sorted(shares.items(), key=lambda part: -part[1]),
-        ("Python and small operators", 1 - sum(shares.values())),
-    ]
+    parts = sorted(shares.items(), key=lambda part: (part[0] == "others", -part[1]))
     quartiles = {name: "{} to {}".format(*record["quartiles"][name]) for name in times}
     return [
         "## A training step",
