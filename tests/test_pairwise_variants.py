@@ -181,6 +181,12 @@ def test_no_common_label_where_there_are_no_classes(simd):
     assert all(torch.equal(pairwise_similarity(*empty, kind), torch.zeros(3, 2)) for kind in KINDS)
 
 
+def test_short_label_rows_have_a_cosine(simd):
+    rows = torch.tensor([[3e-4, 4e-4], [1e-13, 0.0]])
+    s = pairwise_similarity(rows, torch.tensor([[2e5, 0.0], [0.0, 0.5]]), "cosine")
+    torch.testing.assert_close(s, torch.tensor([[0.6, 0.8], [0.1, 0.0]]))  # lengths count as 1e-12 at least
+
+
 def test_nan_labels_are_not_hidden(simd):
     rows = torch.tensor([[1.0, float("nan")]])
     assert pairwise_similarity(rows, torch.ones(1, 2), "dot").isnan()
