@@ -7,33 +7,16 @@
 //
 // In an unnamed namespace, for the reason given in hamming_direct.h.
 #pragma once
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include <type_traits>
 
 #include "cpu/sign_quantization.h"
-
-#define ADSQ_INLINE inline __attribute__((always_inline))
+#include "cpu/vectors.h"
 
 namespace adsq::cpu {
 namespace {
 
 constexpr int64_t kStepBytes = 64;
 constexpr int64_t kBlockSteps = 64;  // steps that are summed in float before their sum goes to double
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
-typedef float Floats __attribute__((vector_size(kVectorBytes)));
-typedef double Doubles __attribute__((vector_size(kVectorBytes)));
-typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
-typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 
 // How elements T are read, and codes, +1 and -1, are written.
 template <typename T>
@@ -51,26 +34,13 @@ struct Format<double> {
 template <>
 struct Format<BFloat16> {
   using Stored = Halves;
-  static ADSQ_INLINE Floats widen(Stored a) { return (Floats)(__builtin_convertvector(a, Words) << 16); }
+  static ADSQ_INLINE Floats widen(Stored a) { return cpu::widen(a, BFloat16{}); }
   static ADSQ_INLINE Stored narrow(Floats code) { return __builtin_convertvector((Words)code >> 16, Halves); }
 };
 template <>
 struct Format<Float16> {
   using Stored = Halves;
-  static ADSQ_INLINE Floats widen(Stored a) {
-#if defined(__AVX512F__)
-    return (Floats)_mm512_cvtph_ps((__m256i)a);
-#elif defined(__F16C__) && defined(__AVX2__)
-    return (Floats)_mm256_cvtph_ps((__m128i)a);
-#else
-    const Words half = __builtin_convertvector(a, Words), magnitude = (half & 0x7FFF) << 13;
-    // Small numbers: 2^-14 with the fraction as its last bits, less 2^-14.
-    const Words least = Words{} + (113u << 23), small = (Words)((Floats)(magnitude + least) - (Floats)least);
-    const Words is_small = (Words)(magnitude < (1u << 23)), is_special = (Words)(magnitude >= (31u << 23));
-    const Words number = (is_small & small) | (~is_small & (magnitude + (112u << 23)));
-    return (Floats)((is_special & (magnitude | 0x7F800000)) | (~is_special & number) | (half & 0x8000) << 16);
-#endif
-  }
+  static ADSQ_INLINE Floats widen(Stored a) { return cpu::widen(a, Float16{}); }
   static ADSQ_INLINE Stored narrow(Floats code) { return (Format<BFloat16>::narrow(code) & 0x8000) | Float16::kOne; }
 };
 

@@ -1,8 +1,9 @@
-// exp and softplus on the vectors of an instruction set (vectors_<simd>.h), accurate to about an ulp.
+// exp and softplus on the vectors of vectors.h, accurate to about an ulp; in an unnamed namespace as they are.
 #pragma once
-#include <cstddef>
+#include "cpu/vectors.h"
 
 namespace adsq::cpu {
+namespace {
 
 template <typename T>
 struct Coefficients;
@@ -31,22 +32,21 @@ struct Coefficients<double> {
 };
 
 template <class V, size_t kCount>
-inline typename V::Vector polynomial(typename V::Vector x, const typename V::Scalar (&coefficients)[kCount]) {
+ADSQ_INLINE typename V::Vector polynomial(typename V::Vector x, const typename V::Scalar (&coefficients)[kCount]) {
   typename V::Vector sum = V::set(coefficients[kCount - 1]);
-  for (size_t i = kCount - 1; i-- > 0;) sum = V::multiply_add(sum, x, V::set(coefficients[i]));
+  for (size_t i = kCount - 1; i-- > 0;) sum = sum * x + coefficients[i];
   return sum;
 }
 
 // exp(x) for x <= 0; results below the smallest normal number are 0.
 template <class V>
-inline typename V::Vector exp_of_negative(typename V::Vector x) {
+ADSQ_INLINE typename V::Vector exp_of_negative(typename V::Vector x) {
   using Table = Coefficients<typename V::Scalar>;
-  x = V::larger(V::set(V::kLowestExponent), x);
-  const auto n = V::round(V::multiply(x, V::set(static_cast<typename V::Scalar>(1.44269504088896340736))));
-  auto f = V::subtract_product(x, n, V::set(Table::kLog2High));
-  f = V::subtract_product(f, n, V::set(Table::kLog2Low));
-  const auto one = V::set(1);
-  const auto power = V::multiply_add(V::multiply_add(polynomial<V>(f, Table::kExp), f, one), f, one);
+  x = larger(V::set(V::kLowestExponent), x);
+  const auto n = V::round(x * static_cast<typename V::Scalar>(1.44269504088896340736));
+  auto f = x - n * Table::kLog2High;
+  f = f - n * Table::kLog2Low;
+  const auto power = (polynomial<V>(f, Table::kExp) * f + 1) * f + 1;
   return V::times_power_of_two(power, n);
 }
 
@@ -57,16 +57,16 @@ struct Softplus {
   using Vector = typename V::Vector;
   Vector value, slope;
 
-  explicit Softplus(Vector x) {
+  ADSQ_INLINE explicit Softplus(Vector x) {
     const Vector e = exp_of_negative<V>(V::minus_magnitude(x));
-    const Vector e1 = V::add(e, V::set(1)), e2 = V::add(e, V::set(2));
-    const Vector inverse = V::divide(V::set(1), V::multiply(e1, e2));
-    const Vector sigmoid = V::multiply(inverse, e2);  // of |x|
-    slope = V::select(V::at_least_zero(x), sigmoid, V::multiply(sigmoid, e));
-    const Vector y = V::multiply(V::multiply(inverse, e1), e);
-    const Vector log = V::multiply(y, polynomial<V>(V::multiply(y, y), Coefficients<typename V::Scalar>::kLog));
-    value = V::add(V::larger(V::zero(), x), log);
+    const Vector e1 = e + 1, e2 = e + 2;
+    const Vector inverse = 1 / (e1 * e2);
+    const Vector sigmoid = inverse * e2;  // of |x|
+    slope = x >= 0 ? sigmoid : sigmoid * e;
+    const Vector y = inverse * e1 * e;
+    value = y * polynomial<V>(y * y, Coefficients<typename V::Scalar>::kLog) + larger(Vector{}, x);
   }
 };
 
+}  // namespace
 }  // namespace adsq::cpu

@@ -1,6 +1,6 @@
 // The pair loss and the similarity of labels: every variant, element type and kind of label against loops in double, at
 // the ends of pages, with several threads.
-#include "cpu/pairwise.h"
+#include "cpu/pairwise_similarity.h"
 
 #include <cmath>
 #include <cstdlib>

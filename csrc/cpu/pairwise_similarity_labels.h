@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/pairwise_kernels.h"
+#include "cpu/pairwise_similarity_kernels.h"
 #include "cpu/threads.h"
 
 namespace adsq::cpu {

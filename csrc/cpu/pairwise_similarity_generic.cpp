@@ -1,5 +1,4 @@
-#include "cpu/pairwise_tile.h"
-#include "cpu/vectors_generic.h"
+#include "cpu/pairwise_similarity_tile.h"
 
 namespace adsq::cpu::generic {
 

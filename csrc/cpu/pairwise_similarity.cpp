@@ -1,8 +1,8 @@
-#include "cpu/pairwise.h"
+#include "cpu/pairwise_similarity.h"
 
 #include <algorithm>
 
-#include "cpu/pairwise_pass.h"
+#include "cpu/pairwise_similarity_pass.h"
 
 namespace adsq::cpu {
 

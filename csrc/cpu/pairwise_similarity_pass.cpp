@@ -1,4 +1,4 @@
-#include "cpu/pairwise_pass.h"
+#include "cpu/pairwise_similarity_pass.h"
 
 #include <algorithm>
 

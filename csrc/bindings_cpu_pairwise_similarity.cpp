@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bindings_cpu.h"
-#include "cpu/pairwise.h"
+#include "cpu/pairwise_similarity.h"
 
 namespace adsq {
 namespace {

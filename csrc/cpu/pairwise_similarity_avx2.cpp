@@ -1,6 +1,5 @@
 #if defined(__x86_64__)
-#include "cpu/pairwise_tile.h"
-#include "cpu/vectors_avx2.h"
+#include "cpu/pairwise_similarity_tile.h"
 
 namespace adsq::cpu::avx2 {
 

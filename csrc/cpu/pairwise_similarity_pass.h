@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cpu/memory.h"
-#include "cpu/pairwise.h"
+#include "cpu/pairwise_similarity.h"
 
 namespace adsq::cpu {
 

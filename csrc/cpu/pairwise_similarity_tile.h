@@ -1,11 +1,11 @@
-// The kernels of pairwise_kernels.h, written once on the vectors of an instruction set (vectors_<simd>.h).
+// The kernels of pairwise_similarity_kernels.h, written once on the vectors of vectors.h, in an unnamed namespace as
+// they are.
 #pragma once
-#include <algorithm>
-
-#include "cpu/pairwise_kernels.h"
+#include "cpu/pairwise_similarity_kernels.h"
 #include "cpu/vector_math.h"
 
 namespace adsq::cpu {
+namespace {
 
 // A block of kRows x kVectors sums stays in registers.
 template <class V, int kRows, int kVectors>
@@ -14,14 +14,14 @@ inline void multiply_block(const typename V::Scalar* a, int64_t a_row, int64_t a
                            bool add) {
   typename V::Vector sums[kRows][kVectors];
   for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVectors; ++v) sums[i][v] = add ? V::load(c + i * c_row + v * V::kLanes) : V::zero();
+    for (int v = 0; v < kVectors; ++v) sums[i][v] = add ? V::load(c + i * c_row + v * V::kLanes) : typename V::Vector{};
   }
   for (int64_t k = 0; k < steps; ++k) {
     typename V::Vector row[kVectors];
     for (int v = 0; v < kVectors; ++v) row[v] = V::load(b + v * b_vector + k * b_step);
     for (int i = 0; i < kRows; ++i) {
       const typename V::Vector factor = V::set(a[i * a_row + k * a_step]);
-      for (int v = 0; v < kVectors; ++v) sums[i][v] = V::multiply_add(factor, row[v], sums[i][v]);
+      for (int v = 0; v < kVectors; ++v) sums[i][v] += factor * row[v];
     }
   }
   for (int i = 0; i < kRows; ++i) {
@@ -60,11 +60,11 @@ void convert_rows(const From* from, int64_t from_stride, int64_t rows, int64_t c
     for (; k + V::kLanes <= columns; k += V::kLanes) V::store(to + k, V::load(from + k));
     if (k < columns) {
       From rest[V::kLanes] = {};
-      std::copy(from + k, from + columns, rest);
+      __builtin_memcpy(rest, from + k, static_cast<size_t>(columns - k) * sizeof(From));
       V::store(to + k, V::load(rest));
       k += V::kLanes;
     }
-    std::fill(to + k, to + std::max(k, to_stride), typename V::Scalar(0));
+    for (; k < to_stride; ++k) to[k] = 0;
   }
 }
 
@@ -86,71 +86,59 @@ void convert(Element element, const void* from, int64_t from_stride, int64_t row
 template <class V, PairLabels kLabels>
 struct LaneLabels {
   using Tile = PairTile<typename V::Scalar>;
+  using Vector = typename V::Vector;
   static constexpr bool kBinary = kLabels == PairLabels::kIds || kLabels == PairLabels::kBits;
   const Tile& tile;
   const uint32_t* words;
   typename V::Words first_word;
   int64_t lane;
 
-  LaneLabels(const Tile& the_tile, int64_t first_lane) : tile(the_tile), lane(first_lane) {
+  ADSQ_INLINE LaneLabels(const Tile& the_tile, int64_t first_lane) : tile(the_tile), lane(first_lane) {
     if constexpr (kLabels == PairLabels::kRows) return;
     words = tile.lane_words + lane;
     first_word = V::load_words(words);
   }
 
-  typename V::Mask similar(int64_t j) const {
-    const uint32_t* other = tile.streamed_words + j;
-    if constexpr (kLabels == PairLabels::kIds) {
-      typename V::Mask mask = V::equal(first_word, *other);
-      for (int64_t w = 1; w < tile.num_words; ++w) {
-        const auto more =
-            V::equal(V::load_words(words + w * tile.lane_words_stride), other[w * tile.streamed_words_stride]);
-        mask = V::both(mask, more);
-      }
-      return mask;
-    } else {
-      typename V::Mask mask = V::have_common_bit(first_word, *other);
-      for (int64_t w = 1; w < tile.num_words; ++w) {
-        const auto word = V::load_words(words + w * tile.lane_words_stride);
-        mask = V::either(mask, V::have_common_bit(word, other[w * tile.streamed_words_stride]));
-      }
-      return mask;
-    }
+  ADSQ_INLINE typename V::Words word(int64_t w) const {
+    return w == 0 ? first_word : V::load_words(words + w * tile.lane_words_stride);
   }
 
-  typename V::Vector similarity(int64_t j) const {
+  static ADSQ_INLINE typename V::Mask match(typename V::Words word, uint32_t other) {
+    if constexpr (kLabels == PairLabels::kIds) return V::mask_of(word == other);
+    return V::mask_of((word & other) != 0);
+  }
+
+  ADSQ_INLINE typename V::Mask similar(int64_t j) const {
+    const uint32_t* other = tile.streamed_words + j;
+    typename V::Mask mask = match(first_word, *other);
+    for (int64_t w = 1; w < tile.num_words; ++w) {
+      const auto more = match(word(w), other[w * tile.streamed_words_stride]);
+      mask = kLabels == PairLabels::kIds ? mask & more : mask | more;
+    }
+    return mask;
+  }
+
+  ADSQ_INLINE Vector similarity(int64_t j) const {
     if constexpr (kBinary) {
-      return V::select(similar(j), V::set(1), V::zero());
+      return similar(j) ? V::set(1) : Vector{};
     } else if constexpr (kLabels == PairLabels::kRows) {
       return V::load(tile.similarity + j * tile.stride + lane);
     } else {
       const uint32_t* other = tile.streamed_words + j;
-      auto count = V::add_common_bits(V::zero_words(), first_word, *other);
-      for (int64_t w = 1; w < tile.num_words; ++w) {
-        const auto word = V::load_words(words + w * tile.lane_words_stride);
-        count = V::add_common_bits(count, word, other[w * tile.streamed_words_stride]);
+      typename V::Words count = {};
+      for (int64_t w = 0; w < tile.num_words; ++w) {
+        count += count_bits(word(w) & other[w * tile.streamed_words_stride]);
       }
-      const auto norms = V::multiply(V::load(tile.lane_norms + lane), V::set(tile.streamed_norms[j]));
-      return V::multiply(V::to_vector(count), norms);
+      return V::to_vector(count) * (V::load(tile.lane_norms + lane) * tile.streamed_norms[j]);
     }
   }
 };
 
-template <class V>
-typename V::Vector without_lane(typename V::Vector a, int64_t lane) {
-  typename V::Scalar values[V::kLanes];
-  V::store(values, a);
-  values[lane] = 0;
-  return V::load(values);
-}
-
 // The sum of the lanes, in double.
 template <class V>
-double sum_of_lanes(typename V::Vector a) {
-  typename V::Scalar values[V::kLanes];
-  V::store(values, a);
+ADSQ_INLINE double sum_of_lanes(typename V::Vector a) {
   double sum = 0;
-  for (const auto value : values) sum += static_cast<double>(value);
+  for (int i = 0; i < V::kLanes; ++i) sum += static_cast<double>(a[i]);
   return sum;
 }
 
@@ -158,54 +146,53 @@ template <class V, PairOperation kOperation, PairLabels kLabels>
 void pair_losses(PairTile<typename V::Scalar>& tile) {
   using Vector = typename V::Vector;
   const Vector scale = V::set(tile.scale), bias = V::set(tile.bias);
-  Vector total_losses = V::zero(), total_slopes = V::zero(), total_products = V::zero();
+  Vector total_losses = {}, total_slopes = {}, total_products = {};
   for (int64_t lane = 0; lane < tile.stride; lane += V::kLanes) {
     const LaneLabels<V, kLabels> labels(tile, lane);
     const Vector lane_weights = V::load(tile.lane_weights + lane);
-    Vector losses = V::zero(), slopes = V::zero(), products = V::zero();
+    Vector losses = {}, slopes = {}, products = {};
     for (int64_t j = 0; j < tile.num_streamed; ++j) {
       auto* value = tile.values + j * tile.stride + lane;
-      const Vector product = V::load(value), x = V::multiply_add(scale, product, bias);
+      const Vector product = V::load(value), x = scale * product + bias;
       const Vector positive = V::set(tile.positive_weights[j]), negative = V::set(tile.negative_weights[j]);
       Vector loss, slope, weight;
       if constexpr (LaneLabels<V, kLabels>::kBinary) {
         const auto similar = labels.similar(j);
-        weight = V::select(similar, positive, negative);
+        weight = similar ? positive : negative;
         if constexpr (kOperation == PairOperation::kLikelihood) {
           // softplus(x) - x = softplus(-x), and sigmoid(x) - 1 = -sigmoid(-x)
           const Softplus<V> softplus(V::negate_where(similar, x));
           loss = softplus.value;
           slope = V::negate_where(similar, softplus.slope);
         } else {
-          loss = V::subtract(x, V::select(similar, V::set(1), V::set(-1)));
+          loss = x - (similar ? V::set(1) : V::set(-1));
         }
       } else {
         const Vector s = labels.similarity(j);
-        weight = V::multiply_add(V::subtract(positive, negative), s, negative);
+        weight = (positive - negative) * s + negative;
         if constexpr (kOperation == PairOperation::kLikelihood) {
           const Softplus<V> softplus(x);
-          loss = V::subtract_product(softplus.value, s, x);
-          slope = V::subtract(softplus.slope, s);
+          loss = softplus.value - s * x;
+          slope = softplus.slope - s;
         } else {
-          loss = V::subtract(V::add(x, V::set(1)), V::add(s, s));
+          loss = (x + 1) - (s + s);
         }
       }
       if constexpr (kOperation == PairOperation::kSquared) {
-        slope = V::add(loss, loss);
-        loss = V::multiply(loss, loss);
+        slope = loss + loss;
+        loss = loss * loss;
       }
       const int64_t excluded = j + tile.diagonal - lane;
-      if (static_cast<uint64_t>(excluded) < static_cast<uint64_t>(V::kLanes))
-        weight = without_lane<V>(weight, excluded);
-      losses = V::multiply_add(weight, loss, losses);
-      slope = V::multiply(slope, weight);
-      slopes = V::add(slopes, slope);
-      products = V::multiply_add(slope, product, products);
-      V::store(value, V::multiply(slope, lane_weights));
+      if (static_cast<uint64_t>(excluded) < static_cast<uint64_t>(V::kLanes)) weight[excluded] = 0;
+      losses += weight * loss;
+      slope *= weight;
+      slopes += slope;
+      products += slope * product;
+      V::store(value, slope * lane_weights);
     }
-    total_losses = V::multiply_add(losses, lane_weights, total_losses);
-    total_slopes = V::multiply_add(slopes, lane_weights, total_slopes);
-    total_products = V::multiply_add(products, lane_weights, total_products);
+    total_losses += losses * lane_weights;
+    total_slopes += slopes * lane_weights;
+    total_products += products * lane_weights;
   }
   tile.loss += sum_of_lanes<V>(total_losses);
   tile.slope_sum += sum_of_lanes<V>(total_slopes);
@@ -214,21 +201,19 @@ void pair_losses(PairTile<typename V::Scalar>& tile) {
 
 template <class V, PairOperation kOperation, PairLabels kLabels>
 void pair_similarities(PairTile<typename V::Scalar>& tile) {
-  typename V::Vector total = V::zero();
+  typename V::Vector total = {};
   for (int64_t lane = 0; lane < tile.stride; lane += V::kLanes) {
     const LaneLabels<V, kLabels> labels(tile, lane);
-    typename V::Vector sums = V::zero();  // of kSum
+    typename V::Vector sums = {};  // of kSum
     for (int64_t j = 0; j < tile.num_streamed; ++j) {
       const auto s = labels.similarity(j);
       if constexpr (kOperation == PairOperation::kSum) {
-        sums = V::multiply_add(V::set(tile.positive_weights[j]), s, sums);
+        sums += tile.positive_weights[j] * s;
       } else {
         V::store(tile.values + j * tile.stride + lane, s);
       }
     }
-    if constexpr (kOperation == PairOperation::kSum) {
-      total = V::multiply_add(sums, V::load(tile.lane_weights + lane), total);
-    }
+    if constexpr (kOperation == PairOperation::kSum) total += sums * V::load(tile.lane_weights + lane);
   }
   if constexpr (kOperation == PairOperation::kSum) tile.loss += sum_of_lanes<V>(total);
 }
@@ -260,4 +245,5 @@ constexpr PairKernels<typename V::Scalar> pair_kernels_of() {
   };
 }
 
+}  // namespace
 }  // namespace adsq::cpu

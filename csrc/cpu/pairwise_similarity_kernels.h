@@ -1,5 +1,5 @@
 // The kernels under the pair loss and the similarity of labels. They exist once for each instruction set
-// (pairwise_<simd>.cpp), for float and double; all else is common (pairwise.cpp).
+// (pairwise_similarity_<simd>.cpp), for float and double; all else is common (pairwise_similarity.cpp).
 //
 // Of the two sets of items, one lies along the lanes of vectors, the other is streamed. A tile is a piece of the
 // matrix of all pairs: [streamed items][lanes].

@@ -1,4 +1,4 @@
-#include "cpu/pairwise_labels.h"
+#include "cpu/pairwise_similarity_labels.h"
 
 #include <algorithm>
 #include <atomic>

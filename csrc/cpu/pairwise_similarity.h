@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "cpu/pairwise_labels.h"
+#include "cpu/pairwise_similarity_labels.h"
 #include "cpu/threads.h"
 #include "element.h"
 
