@@ -41,10 +41,11 @@ class Contest(NamedTuple):
     calls: dict[str, Callable[[], object]]
     leaves: list[Tensor]
 
-    def release(self) -> None:
+    def release(self) -> tuple[()]:
         """Drop the gradients."""
         for leaf in self.leaves:
             leaf.grad = None
+        return ()
 
 
 def measure(contest: Contest, budget: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def fused_loss(
     compute: Callable[..., tuple[tuple[Tensor, ...], Sequence[Tensor | None]]],
     backward: Callable[..., Sequence[Tensor]],
     inputs: Sequence[Tensor],
+    constants: Sequence[Tensor | None] = (),
 ) -> tuple[Tensor, ...]:
     """Call a kernel that makes a loss and its gradients in one pass.
 
@@ -42,10 +43,12 @@ def fused_loss(
 
     Args:
         name: The public function, for messages.
-        compute: Takes the inputs; returns (outputs, of which the first is the loss, a gradient or None an input).
-        backward: The op that multiplies gradients by the incoming one: (grad, inputs, gradients) -> gradients, whose
-            own derivative raises.
+        compute: Takes inputs and constants; returns (outputs, of which the first is the loss, a gradient or None an
+            input).
+        backward: Multiplies gradients by the incoming one: (grad, inputs, gradients) -> gradients, whose own derivative
+            raises.
         inputs: What the loss can be differentiated by.
+        constants: Other tensors it depends on, or None.
 
     Returns:
         The outputs.
@@ -54,7 +57,7 @@ def fused_loss(
         raise RuntimeError(
             f"{name} does not run under torch.func: use the reference of the same name, plain differentiable PyTorch"
         )
-    outputs: Any = _FusedLoss.apply(compute, backward, *inputs)
+    outputs: Any = _FusedLoss.apply(compute, backward, len(inputs), *inputs, *constants)
     return outputs
 
 
@@ -62,11 +65,12 @@ class _FusedLoss(torch.autograd.Function):
     """Hands the gradients of the forward pass out once; going back through a graph a second time makes them again."""
 
     @staticmethod
-    def forward(ctx: Any, compute: Any, backward: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, compute: Any, backward: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
-            outputs, ctx.gradients = compute(*inputs)
+            outputs, ctx.gradients = compute(*tensors)
         ctx.compute, ctx.backward_op = compute, backward
-        ctx.save_for_backward(*inputs)
+        ctx.dtypes = [x.dtype for x in tensors[:count] if x is not None]
+        ctx.save_for_backward(*tensors)
         if len(outputs) > 1:
             ctx.mark_non_differentiable(*outputs[1:])
         return outputs
@@ -74,17 +78,17 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...]:
         gradients, ctx.gradients = ctx.gradients, None
-        inputs = ctx.saved_tensors
-        if gradients is None:
+        if gradients is None:  # saved tensors refuse what was changed in place, or a graph that is gone
             with torch._C._AutoDispatchBelowAutograd():
-                gradients = ctx.compute(*inputs)[1]
+                gradients = ctx.compute(*ctx.saved_tensors)[1]
         wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
         made = [gradients[i] for i in wanted]
-        if torch.is_grad_enabled():  # create_graph: the op's own derivative says that there is none
-            made = ctx.backward_op(grad, [inputs[i] for i in wanted], made)
-        elif not grad.is_cpu or grad.item() != 1:
+        if torch.is_grad_enabled():  # create_graph: the derivative of `backward` says that there is none
+            made = ctx.backward_op(grad, [ctx.saved_tensors[i] for i in wanted], made)
+        elif type(grad) is not Tensor or not grad.is_cpu or grad.item() != 1:  # a tensor that is traced has no value
             torch._foreach_mul_(made, grad)
-        result: list[Any] = [None] * (2 + len(gradients))
+        result: list[Any] = [None] * len(ctx.needs_input_grad)
         for i, gradient in zip(wanted, made, strict=True):
-            result[2 + i] = gradient if gradient.dtype is inputs[i].dtype else gradient.to(inputs[i].dtype)
+            dtype = ctx.dtypes[i]
+            result[3 + i] = gradient if gradient.dtype is dtype else gradient.to(dtype)
         return tuple(result)

@@ -1,4 +1,4 @@
-"""The native pair loss and similarity in each SIMD variant: accuracy, odd shapes and inputs, threads, autograd."""
+"""The native pair loss and similarity in each SIMD variant: accuracy, odd shapes and inputs, threads, memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from adsq.kernels import _extension, mean_pairwise_similarity, pairwise_similarity, pairwise_similarity_loss
 from adsq.kernels.pairwise_similarity import op, reference
@@ -258,53 +257,3 @@ def test_memory_is_that_of_the_gradients_and_a_few_tiles():
     """The gradients take 15.6 MB here, a matrix of all pairs would take 472 MB."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert 14 < float(done.stdout) < 24
-
-
-def leaf_and_loss() -> tuple[Tensor, Tensor]:
-    u = torch.randn(5, 3, requires_grad=True)
-    return u, pairwise_similarity_loss(u, torch.randn(6, 3), torch.arange(5), torch.arange(6))
-
-
-def test_gradients_of_one_graph_are_independent():
-    u, loss = leaf_and_loss()
-    (first,) = torch.autograd.grad(loss, u, retain_graph=True)
-    kept = first.clone()
-    (second,) = torch.autograd.grad(loss * 3, u, retain_graph=True)
-    assert torch.equal(first, kept)
-    first.zero_()
-    (third,) = torch.autograd.grad(loss, u)
-    assert torch.equal(third, kept)
-    torch.testing.assert_close(second, 3 * kept)
-
-
-def test_gradients_add_up_in_leaves():
-    u, loss = leaf_and_loss()
-    loss.backward(retain_graph=True)
-    one = u.grad.clone()
-    (0.25 * loss).backward(retain_graph=True)
-    loss.backward()
-    torch.testing.assert_close(u.grad, 2.25 * one)
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        loss.backward()
-
-
-def test_inputs_changed_in_place_are_noticed():
-    u = torch.randn(4, 3, requires_grad=True)
-    hidden = u * 1
-    loss = pairwise_similarity_loss(hidden, hidden, torch.arange(4), torch.arange(4))
-    hidden.detach().zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_transforms_raise():
-    u, v, labels = torch.randn(4, 3), torch.randn(4, 3), torch.arange(4)
-
-    def loss(u):
-        return pairwise_similarity_loss(u, v, labels, labels)
-
-    for transform in (torch.func.grad, torch.func.hessian):
-        with pytest.raises(RuntimeError, match="pairwise_similarity_loss does not run under"):
-            transform(loss)(u)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward mode AD"):
-        loss(forward_ad.make_dual(u, v))

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from adsq.kernels import sign_quantization_loss
 from adsq.kernels.sign_quantization import reference
@@ -165,6 +166,13 @@ def test_function_transforms_and_forward_mode_raise():
             call()
     with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
         loss(torch.autograd.forward_ad.make_dual(u, u))
+
+
+def test_under_fake_tensors():
+    with FakeTensorMode():
+        u = torch.randn(4, 3, requires_grad=True)
+        sign_quantization_loss(u, torch.randn(4, 3))[0].backward()
+        assert u.grad.shape == u.shape
 
 
 def test_autocast_takes_mixed_halves():

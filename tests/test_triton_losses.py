@@ -30,7 +30,8 @@ def test_triton_waits_for_a_gpu_and_info_tells_of_it():
     code = "import sys, adsq.kernels; assert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     used = {row.op: row for row in _extension.implementations() if row.device == "GPU"}
-    for name in ("pairwise_similarity", "mean_pairwise_similarity", "pairwise_similarity_loss"):
+    names = "pairwise_similarity", "mean_pairwise_similarity", "pairwise_similarity_loss", "sign_quantization_loss"
+    for name in names:
         assert ("Triton" in used[name].uses + used[name].why) == (torch.version.cuda is not None)
 
 

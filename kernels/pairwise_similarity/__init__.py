@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,7 @@ def pairwise_similarity_loss(
 
     Returns:
         Scalar, float64 for float64 inputs, else float32. Gradients come in the dtype of their input and are summed in
-        float32 or better. A second derivative raises.
+        float32 or better. A second derivative, `torch.func.grad` and forward mode raise.
 
     Raises:
         TypeError, ValueError: An argument has another shape, dtype or device than said here.
@@ -128,17 +129,18 @@ def pairwise_similarity_loss(
         scale = 0.5 if form == "likelihood" else 1 / max(1, u.shape[1])
     parameters = _parameters(u, scale, bias, positive_weight, negative_weight)
     mean = _checks.check_reduction(reduction)
-    arguments = labels_u.detach(), labels_v.detach(), None if column_weights is None else column_weights.detach()
+    constants = labels_u.detach(), labels_v.detach(), None if column_weights is None else column_weights.detach()
     options = similarity, form, exclude_diagonal, mean
     wants = [torch.is_grad_enabled() and x.requires_grad for x in (u, v, parameters)]
     if torch.compiler.is_compiling() or not (any(wants) or forward_ad._current_level >= 0):
-        return op.pairwise_similarity_loss(u, v, *arguments, parameters, *options, *wants)[0]
+        return op.pairwise_similarity_loss(u, v, *constants, parameters, *options, *wants)[0]
 
-    def compute(u: Tensor, v: Tensor, parameters: Tensor) -> tuple[tuple[Tensor], list[Tensor | None]]:
-        loss, *gradients = op.pairwise_similarity_loss(u, v, *arguments, parameters, *options, *wants)
+    def compute(u: Tensor, v: Tensor, parameters: Tensor, *constants: Tensor | None) -> tuple[Any, list[Tensor | None]]:
+        loss, *gradients = op.pairwise_similarity_loss(u, v, *constants, parameters, *options, *wants)
         return (loss,), [gradient if want else None for gradient, want in zip(gradients, wants, strict=True)]
 
-    return _ops.fused_loss("pairwise_similarity_loss", compute, op.backward, (u, v, parameters))[0]
+    inputs = u, v, parameters
+    return _ops.fused_loss("pairwise_similarity_loss", compute, op.backward, inputs, constants)[0]
 
 
 def _parameters(u: Tensor, *values: float | Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def sign_quantization_loss(
 
     Returns:
         The loss, a scalar: float64 for float64 features, else float32. The codes, [N, K] of the dtype of `u`: those
-        given, or the signs, +1 and -1. A second derivative of the loss raises.
+        given, or the signs, +1 and -1. A second derivative of the loss, `torch.func.grad` and forward mode raise.
 
     Raises:
         TypeError, ValueError: An argument has another shape, dtype or device than said here.
@@ -73,12 +73,14 @@ def sign_quantization_loss(
         loss, made = op.Loss.apply(*settings, *features)
     elif any(wants) or forward_ad._current_level >= 0:
 
-        def compute(*features: Tensor) -> tuple[tuple[Tensor, Tensor], list[Tensor | None]]:
-            loss, made, gradients = op.sign_quantization_loss(features, *settings, wants)
+        def compute(*tensors: Tensor | None) -> tuple[tuple[Tensor, Tensor], list[Tensor | None]]:
+            *features, targets, vote = tensors
+            loss, made, gradients = op.sign_quantization_loss(features, targets, vote, *settings[2:], wants)
             slots = iter(gradients)
             return (loss, made), [next(slots) if want else None for want in wants]
 
-        loss, made = _ops.fused_loss("sign_quantization_loss", compute, op.scale_gradients, features)
+        name = "sign_quantization_loss"
+        loss, made = _ops.fused_loss(name, compute, op.scale_gradients, features, (targets, vote))
     else:
         loss, made, _ = op.sign_quantization_loss(features, *settings, wants)
     return loss, made if targets is None else targets

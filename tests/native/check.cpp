@@ -40,6 +40,7 @@ RealThreads::RealThreads(int64_t count)
     : threads{count, [this](int64_t tasks, const std::function<void(int64_t)>& task) {
                 ++runs;
                 CHECK(tasks >= 0);
+                most_tasks = std::max(most_tasks, tasks);
                 std::vector<std::thread> running;
                 for (int64_t t = 0; t < std::min(tasks, threads.count); ++t) {
                   running.emplace_back([=] {

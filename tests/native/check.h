@@ -104,10 +104,10 @@ double value(T x) {
 inline double value(Float16 x) { return half_value(x, 10); }
 inline double value(BFloat16 x) { return half_value(x, 7); }
 
-// Up to `count` real threads at each run, and how often they were started.
+// Up to `count` real threads at each run; how often they were started, and for how many tasks at most.
 struct RealThreads {
   explicit RealThreads(int64_t count);
-  int64_t runs = 0;
+  int64_t runs = 0, most_tasks = 0;
   cpu::Threads threads;
 };
 

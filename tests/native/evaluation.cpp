@@ -119,6 +119,7 @@ void compare_evaluation(const DataSet& data, const Ranking& ranking, const std::
       for (int64_t q = 0; q < data.num_queries; ++q) {
         CHECK(std::abs(precision[q] - precisions[static_cast<size_t>(q)]) <= 1e-12);
       }
+      CHECK(real.most_tasks <= real.threads.count);
     });
   }
   context = outer;

@@ -108,6 +108,7 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
     for_every_way(thread_counts, [&](RealThreads& real) {
       compare_topk(data, near, k, names, real.threads);
       compare_range(data, inside, radius, names, real.threads);
+      CHECK(real.most_tasks <= real.threads.count);
     });
   }
   context = outer;
@@ -133,6 +134,7 @@ void test_misleading_sample() {
     context += ", misleading";
     for_every_way({1, 3}, [&](RealThreads& real) {
       compare_topk(data, near, kWanted, names, real.threads);
+      CHECK(real.most_tasks <= real.threads.count);
       CHECK_EQUAL(real.runs, 5);  // the thresholds; then a search and its output, twice
     });
   }
