@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from emulation import BUILDS, HERE, ORDERS, OUTCOMES, ROOT, report
 
 from adsq.kernels import pack_codes, unpack_codes
 
-ROOT = Path(__file__).parent.parent
-HERE = ROOT / "tests/cuda_emulator"
 # In the order of csrc/element.h
 ELEMENTS = ["uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"]
-BUILDS = {"plain": "", "address": "address,undefined", "thread": "thread"}
-ORDERS = ["forward", "reverse", "warp", "random:1", "random:2"]
-FLAGS = ["-std=c++17", "-O1", "-g", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas", f"-I{ROOT}/csrc"]
-OUTCOMES = {0: "right", 1: "wrong", 3: "refused", 4: "address", 5: "race"}
-ENVIRONMENT = {
-    "ASAN_OPTIONS": "exitcode=4",
-    "UBSAN_OPTIONS": "exitcode=4",
-    "TSAN_OPTIONS": "exitcode=5:halt_on_error=1",
-}
-
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-
-
-class Emulator:
-    """Builds the programs of tests/cuda_emulator when they are first asked for, and runs them."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.compile("scheduler", "", "-c")  # the runtime itself: without sanitizers
-        self.compile("checks", "", "-c")
-
-    def compile(self, name: str, build: str, *more: str | Path) -> Path:
-        target = self.folder / f"{name}-{build or 'runtime'}"
-        if not target.exists():
-            sanitize = [f"-fsanitize={BUILDS[build]}", "-fno-sanitize-recover=all"] if BUILDS.get(build) else []
-            subprocess.run(["g++", *FLAGS, *sanitize, HERE / f"{name}.cpp", *more, "-o", target], check=True)
-        return target
-
-    def run(self, name: str, build: str, *arguments: object, order: str = "forward", data: bytes = b""):
-        runtime = [self.folder / "scheduler-runtime", self.folder / "checks-runtime"]
-        command = [self.compile(name, build, *runtime), *map(str, arguments)]
-        environment = os.environ | ENVIRONMENT | {"ADSQ_EMULATOR_ORDER": order}
-        return subprocess.run(command, input=data, capture_output=True, env=environment, timeout=60)
-
-    def output(self, *arguments: object, **options) -> bytes:
-        done = self.run(*arguments, **options)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator(tmp_path_factory.mktemp("emulator"))
 
 
 @pytest.mark.parametrize("build", ["address", "thread"])
@@ -118,11 +72,6 @@ def test_mutants_are_caught(emulator, mutant, build):
     assert found == (expected if isinstance(expected, set) else {expected})
 
 
-def report(done: subprocess.CompletedProcess[bytes]) -> str:
-    assert OUTCOMES[done.returncode] == "refused", done.stderr.decode()
-    return done.stderr.decode()
-
-
 def line_of(text: str) -> int:
     """Return the number of the only line of the mutants' kernel that contains `text`."""
     (number,) = (i for i, line in enumerate((HERE / "mutants.cuh").read_text().splitlines(), 1) if text in line)
@@ -165,116 +114,6 @@ def test_orders_have_names(emulator):
     for order in ("backward", "random", "random:x", "random:1 "):
         text = report(emulator.run("mutants", "plain", "none", 32, order=order))
         assert f"must be forward, reverse, warp or random:SEED, not '{order}'" in text
-
-
-def bits(number: int, width: int) -> str:
-    return f"{number:0{width}b}"
-
-
-def warp_functions(x: list[int], mask: int, width: int) -> dict[int, list[int]]:
-    """Return what intrinsics_kernel writes, by lane, from the definitions in CUDA's manual."""
-    lanes = [lane for lane in range(32) if mask >> lane & 1]
-    signed = np.array(x, np.uint32).astype(np.int32)
-    among = [x[lane] for lane in lanes]
-    signed_among = [int(signed[lane]) for lane in lanes]
-
-    def ballot(predicate) -> int:
-        return sum(1 << lane for lane in lanes if predicate(lane))
-
-    def shuffled(lane: int, source: int) -> int:
-        first = lane // width * width
-        return x[source] if first <= source < first + width else x[lane]
-
-    result = {}
-    for lane in lanes:
-        own, wide = x[lane], x[lane] << 32 | x[lane]
-        low = (wide << 32) % 2**64
-        first = lane // width * width
-        xor = lane ^ 5  # reads earlier groups, not later ones
-        result[lane] = [
-            bits(own, 32).count("1"),
-            32 - own.bit_length(),
-            (own & -own).bit_length(),
-            int(bits(own, 32)[::-1], 2),
-            bits(wide, 64).count("1"),
-            64 - wide.bit_length(),
-            (low & -low).bit_length(),
-            int(bits((wide << 7) % 2**64, 64)[::-1], 2),
-            ballot(lambda other: x[other] & 2),
-            int(5 in lanes),
-            int(5 not in lanes),
-            0,
-            1,
-            *[ballot(lambda other, own=own: x[other] % 3 == own % 3)] * 2,
-            sum(among) % 2**32,
-            min(among),
-            max(among),
-            min(signed_among) % 2**32,
-            max(signed_among) % 2**32,
-            x[first + (5 * lane + 1) % width],
-            shuffled(lane, lane - 3),
-            shuffled(lane, lane + 3),
-            x[xor] if xor < first + width else own,
-            x[lane ^ 1] << 32 | x[lane ^ 1] if width > 1 or lane % 2 == 1 else wide,
-            1,
-            1 + 10 * 32 + 32,
-        ]
-    return result
-
-
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize(("mask", "width"), [(2**32 - 1, 32), (2**32 - 1, 16), (2**32 - 1, 2), (0xFF00FF, 8), (1, 1)])
-def test_warp_functions(emulator, build, mask, width):
-    rng = np.random.default_rng(mask % 97 + width)
-    x = (rng.integers(0, 2**32, 32) >> rng.integers(0, 33, 32)).astype(np.uint32)  # of all lengths, 0 too
-    x[3] = x[17] = 0
-    for order in ORDERS:
-        raw = emulator.output("intrinsics", build, "warp", mask, width, order=order, data=x.tobytes())
-        found = np.frombuffer(raw, np.uint64).reshape(-1, 32)
-        for lane, expected in warp_functions(x.tolist(), mask, width).items():
-            assert found[:, lane].tolist() == expected, (order, lane)
-
-
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1, 1), (3, 1, 1, 50, 1, 1), (2, 3, 2, 4, 3, 5)])
-def test_atomics_and_indices(emulator, build, shape):
-    threads = int(np.prod(shape))
-    x = np.random.default_rng(threads).integers(1, 2**32, threads).astype(np.uint32)
-    for order in ORDERS:
-        raw = emulator.output("intrinsics", build, "atomics", *shape, order=order, data=x.tobytes())
-        counters, old = np.split(np.frombuffer(raw, np.uint32), [7])
-        assert sorted(old) == list(range(threads)), order  # each index once, each increment seen once
-        reductions = [np.bitwise_or.reduce(x), np.bitwise_and.reduce(x), x.sum(dtype=np.uint32)]
-        assert counters[:6].tolist() == [threads, x.min(), x.max(), *reductions]
-        assert counters[6] in x
-
-
-def test_orders_differ(emulator):
-    x = np.ones(64, np.uint32).tobytes()
-    runs = [
-        tuple(
-            np.frombuffer(emulator.output("intrinsics", "plain", "atomics", 2, 1, 1, 32, 1, 1, order=o, data=x), "u4")
-        )
-        for o in ORDERS
-    ]
-    assert runs[0][7:] == tuple(range(64))
-    assert runs[1][7:] == tuple(reversed(range(64)))
-    assert runs[2] == runs[0]  # two blocks of one warp each
-    assert len({*runs}) == 4
-
-
-def test_vector_loads_are_checked_for_alignment(emulator):
-    for build in BUILDS:
-        for by_ldg in (0, 1):
-            assert emulator.output("intrinsics", build, "load", by_ldg, 16, 16) == b"1 2 3 4\n"
-        assert "is not a multiple of 16" in report(emulator.run("intrinsics", build, "load", 1, 8, 16))
-    done = emulator.run("intrinsics", "address", "load", 0, 8, 16)
-    assert done.returncode != 0 and b"misaligned address" in done.stderr
-
-
-def test_dynamic_shared_memory_has_the_size_of_the_launch(emulator):
-    done = emulator.run("intrinsics", "address", "load", 0, 0, 15)
-    assert OUTCOMES[done.returncode] == "address" and b"heap-buffer-overflow" in done.stderr
 
 
 @pytest.mark.parametrize(
