@@ -56,6 +56,8 @@ MUTANTS = {
     "out_of_bounds_read": ("right", "address", "right"),
     "shared_out_of_bounds": ("right", "address", "right"),
     "dropped_syncwarp": ("wrong", "wrong", "race"),
+    "store_before_shared": ("right", "right", "race"),
+    "different_masks": ("refused", "refused", "refused"),
     "shuffle_outside_mask": ("refused", "refused", "refused"),
     "dropped_fence": ("right", "right", "race"),
     "plain_ticket": ("right", "right", "race"),
@@ -91,7 +93,7 @@ def test_reports_say_what_each_thread_waits_at(emulator, build):
     assert "threads 32-127: wait at __syncthreads" in text
 
     text = report(emulator.run("mutants", build, "ballot_after_exit", 128))
-    ballot = f"wait at __ballot_sync, mask 0xffffffff, {HERE}/mutants.cuh:{line_of('__ballot_sync(kAll, take)')}"
+    ballot = f"wait at __ballot_sync, mask 0xffffffff, {HERE}/mutants.cuh:{line_of('votes = __ballot_sync')}"
     assert f"threads 64-76: {ballot}" in text and "threads 77-127: have exited" in text  # 333 = 2 * 128 + 77
 
     text = report(emulator.run("mutants", build, "spin", 128))
@@ -108,6 +110,11 @@ def test_reports_of_sanitizers_name_the_thread(emulator, build, word):
     assert word in text and "mutants.cuh" in text
     place = {"address": "block (2, 0, 0), thread (77, 0, 0)", "thread": "block (1, 0, 0), thread (0, 0, 0)"}[build]
     assert place in text
+
+
+def test_lanes_that_do_not_exist_are_missed(emulator):
+    text = report(emulator.run("mutants", "plain", "none", 48))
+    assert "threads 32-47: wait at __ballot_sync, mask 0xffffffff" in text
 
 
 def test_orders_have_names(emulator):
@@ -146,8 +153,9 @@ def test_limits_of_launches(emulator, launch, message):
 
 
 def test_limits_of_shared_memory(emulator):
-    emulator.output("intrinsics", "plain", "static_48k", 0, 0)
-    emulator.output("intrinsics", "plain", "static_48k", 183296, 183296)  # 227 KB together
+    for dynamic in (0, 183296):  # 48 KB, and 227 KB together
+        found = emulator.output("intrinsics", "plain", "static_48k", dynamic, dynamic)
+        assert found == b"165 165\n"  # each block finds poison, 0xA5, and nothing that an earlier one left
     for subject, dynamic, asked in (("static_49k", 0, 0), ("static_48k", 1, 0), ("static_48k", 183297, 183297)):
         text = report(emulator.run("intrinsics", "plain", subject, dynamic, asked))
         assert f"of static and {dynamic} of dynamic shared memory exceed" in text
@@ -167,7 +175,13 @@ NVCC = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/nvcc"
 def test_nvcc_takes_the_same_kernels(tmp_path, name):
     instances = {
         "mutants": [f"select_kernel<Mutant::{m}>" for m in ("kNone", "kDroppedFence", "kShuffleOutsideMask")],
-        "intrinsics": ["intrinsics_kernel", "atomics_kernel", "load_kernel<true>", "shared_kernel<48 << 10>"],
+        "intrinsics": [
+            "intrinsics_kernel",
+            "atomics_kernel",
+            "load_kernel<true>",
+            "shared_kernel<48 << 10>",
+            "handshake_kernel<true>",
+        ],
     }[name]
     source = tmp_path / "kernels.cu"
     pointers = "".join(f"auto* pointer{i} = {kernel};\n" for i, kernel in enumerate(instances))

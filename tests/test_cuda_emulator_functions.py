@@ -103,6 +103,18 @@ def test_orders_differ(emulator):
     assert len({*runs}) == 4
 
 
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_thread_may_wait_for_another_warp(emulator, build):
+    for order in ORDERS:
+        assert emulator.output("intrinsics", build, "handshake", 0, order=order) == b"7 7\n", order
+
+
+def test_a_fence_publishes_what_was_stored_before_it(emulator):
+    for order in ORDERS:
+        done = emulator.run("intrinsics", "thread", "handshake", 1, order=order)
+        assert OUTCOMES[done.returncode] == "race" and b"handshake_kernel" in done.stderr, order
+
+
 def test_vector_loads_are_checked_for_alignment(emulator):
     for build in BUILDS:
         for by_ldg in (0, 1):

@@ -57,13 +57,22 @@ int main(int count, char** argv) {
   const std::string subject = argv[1];
   std::vector<unsigned> n;
   for (int i = 2; i < count; ++i) n.push_back(static_cast<unsigned>(std::strtoul(argv[i], nullptr, 0)));
-  int out = 0;
+  int out[2] = {};
   if (subject == "warp") warp_functions(n.at(0), static_cast<int>(n.at(1)));
   if (subject == "atomics") atomics({{n.at(0), n.at(1), n.at(2)}, {n.at(3), n.at(4), n.at(5)}});
   if (subject == "load") load(n.at(0) != 0, static_cast<int>(n.at(1)), n.at(2));
   if (subject == "launch") {  // of a kernel that does nothing; sizes of shared memory, launch bounds
     EMULATE((emulator::Launch{{n.at(0), n.at(1), n.at(2)}, {n.at(3), n.at(4), n.at(5)}, n.at(6), n.at(7), n.at(8)}));
   }
-  if (subject == "static_48k") EMULATE((emulator::Launch{1, 1, n.at(0), n.at(1)}), shared_kernel<48 << 10>(&out));
-  if (subject == "static_49k") EMULATE((emulator::Launch{1, 1, n.at(0), n.at(1)}), shared_kernel<49 << 10>(&out));
+  if (subject == "static_48k") EMULATE((emulator::Launch{2, 1, n.at(0), n.at(1)}), shared_kernel<48 << 10>(out));
+  if (subject == "static_49k") EMULATE((emulator::Launch{2, 1, n.at(0), n.at(1)}), shared_kernel<49 << 10>(out));
+  if (subject == "handshake") {
+    unsigned flag = 0;
+    if (n.at(0) == 0) {
+      EMULATE((emulator::Launch{1, 96}), handshake_kernel<false>(&flag, &out[1], &out[0]));
+    } else {
+      EMULATE((emulator::Launch{1, 96}), handshake_kernel<true>(&flag, &out[1], &out[0]));
+    }
+  }
+  if (subject == "static_48k" || subject == "handshake") std::printf("%d %d\n", out[0], out[1]);
 }

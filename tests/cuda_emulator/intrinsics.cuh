@@ -69,9 +69,28 @@ __global__ void load_kernel(const uint8_t* bytes, int offset, uint4* out) {
   *out = buffer[0];
 }
 
+// out[block]: what the block finds in its shared memory
 template <int kBytes>
 __global__ void shared_kernel(int* out) {
   ADSQ_SHARED(bytes, uint8_t[kBytes]);
-  bytes[threadIdx.x] = 1;
-  *out = bytes[threadIdx.x];
+  out[blockIdx.x] = bytes[0];
+  bytes[0] = 1;
+}
+
+// The first thread waits for what the last one, of another warp, has for it; kLate: stored too late for the fence.
+template <bool kLate>
+__global__ void handshake_kernel(unsigned* flag, int* data, int* out) {
+  if (threadIdx.x == 0) {
+    while (atomicAdd(flag, 0u) == 0) {
+    }
+    __threadfence();
+    *out = *data;
+  }
+  if (threadIdx.x == blockDim.x - 1) {
+    if (!kLate) *data = 7;
+    __threadfence();
+    atomicOr(flag, 0u);
+    if (kLate) *data = 7;
+    atomicExch(flag, 1u);
+  }
 }

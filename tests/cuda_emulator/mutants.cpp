@@ -59,6 +59,8 @@ const struct {
     {"out_of_bounds_read", right<Mutant::kOutOfBoundsRead>},
     {"shared_out_of_bounds", right<Mutant::kSharedOutOfBounds>},
     {"dropped_syncwarp", right<Mutant::kDroppedSyncwarp>},
+    {"store_before_shared", right<Mutant::kStoreBeforeShared>},
+    {"different_masks", right<Mutant::kDifferentMasks>},
     {"shuffle_outside_mask", right<Mutant::kShuffleOutsideMask>},
     {"dropped_fence", right<Mutant::kDroppedFence>},
     {"plain_ticket", right<Mutant::kPlainTicket>},

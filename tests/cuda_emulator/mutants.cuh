@@ -14,6 +14,8 @@ enum class Mutant {
   kOutOfBoundsRead,    // of global memory, one past the end
   kSharedOutOfBounds,  // one past the end of the histogram
   kDroppedSyncwarp,
+  kStoreBeforeShared,  // read by another thread without a barrier between
+  kDifferentMasks,
   kShuffleOutsideMask,
   kDroppedFence,  // between blocks
   kPlainTicket,   // of blocks, not atomic
@@ -29,6 +31,7 @@ constexpr int kBins = 64, kMaxThreads = 256;
 template <Mutant M>
 __global__ void __launch_bounds__(kMaxThreads) select_kernel(const uint8_t* distances, int count, unsigned k,
                                                              int* selected, int* sizes, unsigned* done, int* total) {
+  if (M == Mutant::kStoreBeforeShared && threadIdx.x == 0) sizes[blockIdx.x] = 0;
   ADSQ_SHARED(histogram, unsigned[kBins]);
   ADSQ_SHARED(bases, int[kMaxThreads / 32]);
   ADSQ_SHARED(threshold, int);
@@ -40,6 +43,7 @@ __global__ void __launch_bounds__(kMaxThreads) select_kernel(const uint8_t* dist
 
   for (int i = thread; i < kBins && M != Mutant::kUnzeroedHistogram; i += step) histogram[i] = 0;
   if (thread == 0) filled = 0;
+  if (M == Mutant::kStoreBeforeShared && thread == 1) threshold = sizes[blockIdx.x];
   if (lane == 0) bases[warp] = 0;  // in range for the mutant that reads it too early
   __syncthreads();
   for (int i = thread; i < count + (M == Mutant::kOutOfBoundsRead); i += step) {
@@ -76,7 +80,7 @@ __global__ void __launch_bounds__(kMaxThreads) select_kernel(const uint8_t* dist
     const int i = start + thread;
     if (M == Mutant::kBallotAfterExit && i >= count) return;
     const bool take = i < count && row[i] <= threshold;
-    const unsigned votes = __ballot_sync(kAll, take);
+    const unsigned votes = __ballot_sync(M == Mutant::kDifferentMasks && lane == 7 ? kAll - 1 : kAll, take);
     if (lane == 0) bases[warp] = atomicAdd(&filled, __popc(votes));
     if (M != Mutant::kDroppedSyncwarp) __syncwarp();
     int base = bases[warp];
