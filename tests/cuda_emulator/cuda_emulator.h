@@ -14,20 +14,19 @@
 //   - A barrier needs all threads of the block at one call in the source, and exited threads are missing.
 //   - A *_sync call needs all lanes in its mask at one call in the source with one mask; lanes that have exited or do
 //     not exist (a block of 48 threads has 16 in its second warp) must not be named. Shuffles read lanes in the mask.
-//   - Blocks run one after the other, so no block may spin on another; a block that makes no progress is reported.
+//   - Blocks run one after the other, so no block may spin on another. A loop that waits in vain is reported if it
+//     waits by atomics; by plain or volatile reads it hangs.
 // For ThreadSanitizer nothing orders two threads but barriers and *_sync calls, for their lanes, and atomics with
 // fences: an atomic after __threadfence() publishes, a __threadfence() after that atomic receives. An atomic alone
 // orders nothing, only the first atomic after a fence publishes, and launches are ordered by their ends. It remembers
 // four accesses to each 8 bytes, so it can miss a race, and holds 8,000 threads a launch.
 // Threads change places at barriers, *_sync calls and atomics only, so a plain read-modify-write by two threads gives
-// the right result here: it takes ThreadSanitizer to see it. Loads never return stale values, as they may on a GPU. Not
-// there: __activemask (its result means nothing), textures, cp.async, mma, cooperative groups, dynamic parallelism,
+// the right result here: it takes ThreadSanitizer to see it. Loads never return stale values, as they may on a GPU.
+//
+// Not there: __activemask (its result means nothing), textures, cp.async, mma, cooperative groups, dynamic parallelism,
 // __noinline__ (libstdc++ uses the name), device printf and assert as CUDA has them, registers, timing.
 #pragma once
 #define ADSQ_CUDA_EMULATOR
-#include <cstring>
-#include <type_traits>
-
 #include "runtime.h"
 
 #define __global__
