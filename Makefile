@@ -56,14 +56,14 @@ study: install
 lint: install
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh')
 	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
 	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml
 
 format: install
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/clang-format -i $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp')
+	$(BIN)/clang-format -i $(NATIVE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cuh')
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info kernels/*.so kernels/_build.json

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from emulation import Emulator
 from hypothesis import settings
 
 from adsq.index import HammingIndex
@@ -51,3 +53,11 @@ def filled(random_codes: Callable[..., np.ndarray]) -> Callable[..., tuple[Hammi
         return index, codes
 
     return make
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    """Give the programs of tests/cuda_emulator, built when they are first asked for."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    return Emulator(tmp_path_factory.mktemp("emulator"))
