@@ -1,0 +1,97 @@
+// Packed codes on the GPU and their distances; what the kernels of search and ranking share.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/device.h"
+
+namespace adsq::cuda {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kWideWords = 8;  // words that are read at a time of codes that are longer
+
+struct Codes {
+  const uint8_t* data;
+  int64_t count;
+  int width;         // bytes a code, 1 to 512
+  int unit;          // bytes that can be read at once: a power of two up to 16 that divides address and width
+  const bool* mask;  // nullptr: all may be found
+
+  __host__ __device__ int num_words() const { return (width + 3) / 4; }
+  __host__ __device__ int num_distances() const { return 8 * width + 1; }
+  __device__ bool is_allowed(int64_t index) const { return index < count && (mask == nullptr || mask[index]); }
+};
+
+inline Codes codes_at(const void* data, int64_t count, int64_t width, const void* mask = nullptr) {
+  int unit = 16;
+  while ((reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(width)) % unit != 0) unit /= 2;
+  return {static_cast<const uint8_t*>(data), count, static_cast<int>(width), unit, static_cast<const bool*>(mask)};
+}
+
+// Words `first` to first + kWords of a code; those beyond its end are zero.
+template <int kWords>
+__device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
+  constexpr int kUnit = kWords % 4 == 0 ? 16 : kWords % 2 == 0 ? 8 : 4;
+  const uint8_t* at = codes.data + index * codes.width + 4 * first;
+  const int bytes = codes.width - 4 * first;
+  if (bytes >= 4 * kWords && codes.unit >= kUnit) {
+#pragma unroll
+    for (int w = 0; w < kWords; w += kUnit / 4) {
+      if constexpr (kUnit == 16) {
+        const uint4 piece = __ldg(reinterpret_cast<const uint4*>(at + 4 * w));
+        words[w] = piece.x, words[w + 1] = piece.y, words[w + 2] = piece.z, words[w + 3] = piece.w;
+      } else if constexpr (kUnit == 8) {
+        const uint2 piece = __ldg(reinterpret_cast<const uint2*>(at + 4 * w));
+        words[w] = piece.x, words[w + 1] = piece.y;
+      } else {
+        words[w] = __ldg(reinterpret_cast<const uint32_t*>(at + 4 * w));
+      }
+    }
+  } else if (codes.unit >= 4) {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      words[w] = 4 * w < bytes ? __ldg(reinterpret_cast<const uint32_t*>(at + 4 * w)) : 0;
+    }
+  } else {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      words[w] = 0;
+#pragma unroll
+      for (int b = 0; b < 4; ++b) {
+        if (4 * w + b < bytes) words[w] |= static_cast<uint32_t>(__ldg(at + 4 * w + b)) << 8 * b;
+      }
+    }
+  }
+}
+
+// start + the number of bits in which kWords words differ
+template <int kWords>
+__device__ __forceinline__ int add_distance(int start, const uint32_t* a, const uint32_t* b) {
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) start += __popc(a[w] ^ b[w]);
+  return start;
+}
+
+// A neighbour in the order of results: distance, then index.
+constexpr int kIndexBits = 48;
+__device__ __forceinline__ unsigned long long make_key(int distance, int64_t index) {
+  return static_cast<unsigned long long>(distance) << kIndexBits | static_cast<unsigned long long>(index);
+}
+__device__ __forceinline__ int distance_of(unsigned long long key) { return static_cast<int>(key >> kIndexBits); }
+__device__ __forceinline__ int64_t index_of(unsigned long long key) {
+  return static_cast<int64_t>(key & ((1ull << kIndexBits) - 1));
+}
+
+// Calls `run` with the smallest number of words that kernels are compiled for and that holds a code; kWideWords with
+// kWide set for longer codes, which are read piece by piece.
+template <typename Run>
+void dispatch_words(int num_words, Run run) {
+  if (num_words == 1) return run(std::integral_constant<int, 1>(), std::false_type());
+  if (num_words == 2) return run(std::integral_constant<int, 2>(), std::false_type());
+  if (num_words == 3) return run(std::integral_constant<int, 3>(), std::false_type());
+  if (num_words == 4) return run(std::integral_constant<int, 4>(), std::false_type());
+  if (num_words <= kWideWords) return run(std::integral_constant<int, kWideWords>(), std::false_type());
+  return run(std::integral_constant<int, kWideWords>(), std::true_type());
+}
+
+}  // namespace adsq::cuda
