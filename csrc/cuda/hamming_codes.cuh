@@ -28,37 +28,42 @@ inline Codes codes_at(const void* data, int64_t count, int64_t width, const void
   return {static_cast<const uint8_t*>(data), count, static_cast<int>(width), unit, static_cast<const bool*>(mask)};
 }
 
-// Words `first` to first + kWords of a code; those beyond its end are zero.
+// Copies kWords words in pieces as large as they allow; `from` is aligned to those.
+template <int kWords>
+__device__ __forceinline__ void copy_words(const void* from, uint32_t* words) {
+  if constexpr (kWords % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kWords / 4; ++i) {
+      const uint4 piece = static_cast<const uint4*>(from)[i];
+      words[4 * i] = piece.x, words[4 * i + 1] = piece.y, words[4 * i + 2] = piece.z, words[4 * i + 3] = piece.w;
+    }
+  } else if constexpr (kWords == 2) {
+    const uint2 piece = *static_cast<const uint2*>(from);
+    words[0] = piece.x, words[1] = piece.y;
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) words[i] = static_cast<const uint32_t*>(from)[i];
+  }
+}
+
+// Words `first` to first + kWords of a code; bits beyond its end are zero.
 template <int kWords>
 __device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
-  constexpr int kUnit = kWords % 4 == 0 ? 16 : kWords % 2 == 0 ? 8 : 4;
+  constexpr int kUnit = kWords % 4 == 0 ? 16 : kWords == 2 ? 8 : 4;
   const uint8_t* at = codes.data + index * codes.width + 4 * first;
   const int bytes = codes.width - 4 * first;
   if (bytes >= 4 * kWords && codes.unit >= kUnit) {
-#pragma unroll
-    for (int w = 0; w < kWords; w += kUnit / 4) {
-      if constexpr (kUnit == 16) {
-        const uint4 piece = __ldg(reinterpret_cast<const uint4*>(at + 4 * w));
-        words[w] = piece.x, words[w + 1] = piece.y, words[w + 2] = piece.z, words[w + 3] = piece.w;
-      } else if constexpr (kUnit == 8) {
-        const uint2 piece = __ldg(reinterpret_cast<const uint2*>(at + 4 * w));
-        words[w] = piece.x, words[w + 1] = piece.y;
-      } else {
-        words[w] = __ldg(reinterpret_cast<const uint32_t*>(at + 4 * w));
-      }
-    }
+    copy_words<kWords>(at, words);
   } else if (codes.unit >= 4) {
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) {
-      words[w] = 4 * w < bytes ? __ldg(reinterpret_cast<const uint32_t*>(at + 4 * w)) : 0;
-    }
+    for (int w = 0; w < kWords; ++w) words[w] = 4 * w < bytes ? *reinterpret_cast<const uint32_t*>(at + 4 * w) : 0;
   } else {
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       words[w] = 0;
 #pragma unroll
       for (int b = 0; b < 4; ++b) {
-        if (4 * w + b < bytes) words[w] |= static_cast<uint32_t>(__ldg(at + 4 * w + b)) << 8 * b;
+        if (4 * w + b < bytes) words[w] |= static_cast<uint32_t>(at[4 * w + b]) << 8 * b;
       }
     }
   }
@@ -72,7 +77,7 @@ __device__ __forceinline__ int add_distance(int start, const uint32_t* a, const 
   return start;
 }
 
-// A neighbour in the order of results: distance, then index.
+// A neighbour's place in the order of results: distance, then index.
 constexpr int kIndexBits = 48;
 __device__ __forceinline__ unsigned long long make_key(int distance, int64_t index) {
   return static_cast<unsigned long long>(distance) << kIndexBits | static_cast<unsigned long long>(index);
@@ -82,8 +87,8 @@ __device__ __forceinline__ int64_t index_of(unsigned long long key) {
   return static_cast<int64_t>(key & ((1ull << kIndexBits) - 1));
 }
 
-// Calls `run` with the smallest number of words that kernels are compiled for and that holds a code; kWideWords with
-// kWide set for longer codes, which are read piece by piece.
+// Calls run(number of words, is wide) with the smallest number that kernels are compiled for and that holds a code;
+// longer codes are wide and read kWideWords at a time.
 template <typename Run>
 void dispatch_words(int num_words, Run run) {
   if (num_words == 1) return run(std::integral_constant<int, 1>(), std::false_type());
