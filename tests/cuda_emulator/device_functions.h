@@ -1,5 +1,6 @@
 // CUDA's device functions on top of the emulator's runtime; cuda_emulator.h is the header to include.
 #pragma once
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
