@@ -8,7 +8,7 @@
 #include <cstring>
 #include <memory>
 
-#include "cuda/hamming_filter.cuh"
+#include "cuda/hamming_select.cuh"
 
 namespace {
 
@@ -58,7 +58,8 @@ int main(int, char** argv) {
                       candidates.get(),
                       list.get(),
                       list_size.get()};
-  launch_filter(filter, {distances.get(), indices.get(), nullptr}, static_cast<int>(sms), nullptr);
+  launch_filter(filter, static_cast<int>(sms), nullptr);
+  launch_select(filter, {distances.get(), indices.get(), nullptr}, nullptr);
   const std::unique_ptr<uint8_t[]> unsettled(new uint8_t[queries]());
   for (unsigned i = 0; i < list_size[0]; ++i) ++unsettled[list[i]];
   write(distances.get(), queries * k);
