@@ -8,11 +8,10 @@
 #pragma once
 #include <cmath>
 
-#include "cuda/hamming_codes.cuh"
+#include "cuda/hamming_compare.cuh"
 
 namespace adsq::cuda {
 
-constexpr int kThreads = 256;
 constexpr int kMaxSelected = 2048;  // the k up to which this way is taken
 constexpr int kSample = 4096;       // codes that a threshold is guessed from
 constexpr unsigned kRound = 256;    // candidates of a query after which its threshold is reconsidered
@@ -111,43 +110,24 @@ __device__ inline void keep(const Filter& f, int64_t query, int distance, int64_
   }
 }
 
-// How the filter is compiled for a number of words: codes a thread holds, queries it compares with at a time, and words
-// from one query of the tile to the next.
-template <int kWords, bool kWide>
-struct FilterShape {
-  static constexpr int kCodes = kWords <= 2 ? 8 : 4;
-  static constexpr int kGroup = kWords <= 2 ? 4 / kWords : 1;  // codes in 16 bytes, which a thread reads at once
-  static constexpr int kQueries = kWide ? 2 : 1;
-  static constexpr int kChunk = kThreads * kCodes;  // codes a block holds
-  static __host__ __device__ int stride(int num_words) {
-    return kWide ? (num_words + kWords - 1) / kWords * kWords : kWords == 3 ? 4 : kWords;
-  }
-};
-
-// The block's part of the database passes by its tile of queries: codes in registers, queries in shared memory.
-template <int kWords, bool kWide>
-__global__ void __launch_bounds__(kThreads, kWide         ? 2
-                                            : kWords == 8 ? 3
-                                                          : 4)
-    filter_kernel(Filter f, int tile, int64_t chunks_a_part) {
-  using Shape = FilterShape<kWords, kWide>;
-  constexpr int kCodes = Shape::kCodes, kGroup = Shape::kGroup, kQueries = Shape::kQueries;
+// The block's part of the database passes by its tile of queries, by the way of comparing of hamming_compare.cuh.
+template <typename Compare>
+__global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filter f, int tile, int64_t chunks_a_part) {
+  constexpr int kCodes = Compare::kCodes, kQueries = Compare::kQueries, kChunk = kThreads * Compare::kCodesAThread;
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
   int* const thresholds = reinterpret_cast<int*>(shared);  // [tile]
-  uint32_t* const tile_words = shared + tile;              // [tile][stride]
-  const int num_words = f.queries.num_words(), stride = Shape::stride(num_words), thread = threadIdx.x;
-  const int pieces = kWide ? stride / kWords : 1;
+  uint32_t* const words = shared + tile;                   // [tile][stride]
+  const int stride = Compare::stride(f.queries.num_words()), thread = threadIdx.x;
   const int64_t tiles = (f.queries.count + tile - 1) / tile;
   const int64_t first_query = blockIdx.x % tiles * tile, part = blockIdx.x / tiles;
   const int rows = static_cast<int>(min(static_cast<int64_t>(tile), f.queries.count - first_query));
   for (int i = thread; i < tile * stride; i += kThreads) {
-    const int row = i / stride, word = i % stride;
-    tile_words[i] = 0;
-    if (row < rows && word < num_words) load_words<1>(f.queries, first_query + row, word, &tile_words[i]);
+    const int row = i / stride;
+    words[i] = row < rows ? Compare::query_word(f.queries, first_query + row, i % stride) : 0;
   }
   const int refresh = max(1, 32 / tile);  // chunks between two looks at what other blocks have found
   for (int64_t chunk = 0; chunk < chunks_a_part; ++chunk) {
-    const int64_t base = (part * chunks_a_part + chunk) * Shape::kChunk;
+    const int64_t base = (part * chunks_a_part + chunk) * kChunk;
     if (base >= f.database.count) return;
     if (chunk % refresh == 0) {
       __syncthreads();
@@ -156,47 +136,19 @@ __global__ void __launch_bounds__(kThreads, kWide         ? 2
       }
       __syncthreads();
     }
-    const auto index_at = [&](int r) {
-      return base + (static_cast<int64_t>(r / kGroup) * kThreads + thread) * kGroup + r % kGroup;
-    };
-    uint32_t codes[kCodes * kWords] = {};
+    Compare compare;
+    compare.load(f.database, base);
     unsigned allowed = 0;  // a bit a code
-    const bool by_group = kGroup > 1 && f.database.is_dense(4 * kWords) && base + Shape::kChunk <= f.database.count;
 #pragma unroll
     for (int r = 0; r < kCodes; ++r) {
-      const int64_t index = index_at(r);
-      allowed |= static_cast<unsigned>(f.database.is_allowed(index)) << r;
-      if constexpr (!kWide) {
-        if (by_group) {
-          if (r % kGroup == 0) copy_words<kGroup * kWords>(f.database.data + index * 4 * kWords, codes + r * kWords);
-        } else if (index < f.database.count) {
-          load_words<kWords>(f.database, index, 0, codes + r * kWords);
-        }
-      }
+      allowed |= static_cast<unsigned>(f.database.is_allowed(Compare::index_at(base, r))) << r;
     }
-    for (int row = 0; row < rows; row += kQueries) {
-      int distances[kQueries][kCodes] = {};
-      for (int piece = 0; piece < pieces; ++piece) {
-        if constexpr (kWide) {
-#pragma unroll
-          for (int r = 0; r < kCodes; ++r) {
-            const int64_t index = index_at(r);
-            if (index < f.database.count) load_words<kWords>(f.database, index, piece * kWords, codes + r * kWords);
-          }
-        }
-#pragma unroll
-        for (int q = 0; q < kQueries; ++q) {
-          uint32_t query[kWords];
-          copy_words<kWords>(tile_words + (row + q) * stride + piece * kWords, query);
-#pragma unroll
-          for (int r = 0; r < kCodes; ++r) {
-            distances[q][r] = add_distance<kWords>(distances[q][r], codes + r * kWords, query);
-          }
-        }
-      }
+    for (int first = 0; first < rows; first += Compare::kRows) {
+      int distances[kQueries][kCodes];
+      compare.compare(f.database, base, words + first * stride, stride, distances);
 #pragma unroll
       for (int q = 0; q < kQueries; ++q) {
-        const int threshold = load_relaxed(&thresholds[row + q]);
+        const int row = first + Compare::row_at(q), threshold = load_relaxed(&thresholds[row]);
         int nearest = distances[q][0];
 #pragma unroll
         for (int r = 1; r < kCodes; ++r) nearest = min(nearest, distances[q][r]);
@@ -209,28 +161,38 @@ __global__ void __launch_bounds__(kThreads, kWide         ? 2
           int distance = 0;  // picked without an index: registers have none
 #pragma unroll
           for (int r = 0; r < kCodes; ++r) distance = r == hit ? distances[q][r] : distance;
-          keep(f, first_query + row + q, distance, index_at(hit), &thresholds[row + q]);
+          keep(f, first_query + row, distance, Compare::index_at(base, hit), &thresholds[row]);
         }
       }
+      if constexpr (Compare::kTogether) __syncwarp();
     }
   }
 }
 
+template <typename Compare>
+void launch_filter_kernel(const Filter& f, int sms, void* stream) {
+  constexpr int64_t kChunk = kThreads * Compare::kCodesAThread;
+  const int64_t tiles = (f.queries.count + Compare::kTile - 1) / Compare::kTile;
+  const int64_t tile = ((f.queries.count + tiles - 1) / tiles + 7) / 8 * 8;
+  const int64_t chunks = (f.database.count + kChunk - 1) / kChunk;
+  const int64_t parts = (8 * sms + tiles - 1) / tiles, chunks_a_part = (chunks + parts - 1) / parts;
+  if (chunks == 0) return;
+  const int64_t blocks = tiles * ((chunks + chunks_a_part - 1) / chunks_a_part);
+  const size_t bytes = static_cast<size_t>(tile * (1 + Compare::stride(f.queries.num_words()))) * sizeof(uint32_t);
+  ADSQ_LAUNCH((filter_kernel<Compare>), blocks, kThreads, bytes, stream, f, static_cast<int>(tile), chunks_a_part);
+}
+
 // Sample and filter for all queries. `sms`: multiprocessors of the device, which only the speed depends on.
-inline void launch_filter(const Filter& f, int sms, void* stream) {
-  const int64_t count = f.queries.count;
-  ADSQ_LAUNCH(sample_kernel, count, kThreads, 0, stream, f);
-  dispatch_words(f.queries.num_words(), [&](auto words, auto wide) {
-    using Shape = FilterShape<words.value, wide.value>;
-    const int64_t most = wide.value ? 32 : 128;  // queries a tile: 16 KB of shared memory at most
-    const int64_t tiles = (count + most - 1) / most, tile = ((count + tiles - 1) / tiles + 3) / 4 * 4;
-    const int64_t chunks = (f.database.count + Shape::kChunk - 1) / Shape::kChunk;
-    const int64_t parts = (8 * sms + tiles - 1) / tiles, chunks_a_part = (chunks + parts - 1) / parts;
-    if (chunks == 0) return;
-    const int64_t blocks = tiles * ((chunks + chunks_a_part - 1) / chunks_a_part);
-    const size_t bytes = static_cast<size_t>(tile * (1 + Shape::stride(f.queries.num_words()))) * sizeof(uint32_t);
-    ADSQ_LAUNCH((filter_kernel<words.value, wide.value>), blocks, kThreads, bytes, stream, f, static_cast<int>(tile),
-                chunks_a_part);
+inline void launch_filter(const Filter& f, bool on_tensor_cores, int sms, void* stream) {
+  ADSQ_LAUNCH(sample_kernel, f.queries.count, kThreads, 0, stream, f);
+  const int num_words = f.queries.num_words();
+  if (on_tensor_cores && num_words <= kMatrixWords) {
+    if (num_words <= 2) return launch_filter_kernel<BitMatrices<2>>(f, sms, stream);
+    if (num_words <= 4) return launch_filter_kernel<BitMatrices<4>>(f, sms, stream);
+    return launch_filter_kernel<BitMatrices<8>>(f, sms, stream);
+  }
+  dispatch_words(num_words, [&](auto words, auto wide) {
+    launch_filter_kernel<BitCounts<words.value, wide.value>>(f, sms, stream);
   });
 }
 

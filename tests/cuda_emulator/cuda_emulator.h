@@ -60,6 +60,7 @@ constexpr int warpSize = 32;
           (kernel)(__VA_ARGS__))
 
 #include "device_functions.h"
+#include "mma.h"
 
 namespace adsq::cuda {
 template <typename T>

@@ -1,6 +1,6 @@
-// topk QUERIES CODES WIDTH K CAPACITY SMS OFFSET MASKED < queries, database, mask if MASKED > distances, indices, then
-// one byte a query: 1 where it is still to be ranked. OFFSET bytes lie between an aligned address and each side's first
-// code.
+// topk QUERIES CODES WIDTH K CAPACITY SMS OFFSET MASKED MATRICES < queries, database, mask if MASKED > distances,
+// indices, then one byte a query: 1 where it is still to be ranked. OFFSET bytes lie between an aligned address and
+// each side's first code.
 #include "cuda_emulator.h"  // first: it stands in for what nvcc defines
 
 #include <cstdio>
@@ -34,9 +34,9 @@ void write(const T* from, int64_t count) {
 
 int main(int, char** argv) {
   using namespace adsq::cuda;
-  int64_t numbers[8];
-  for (int i = 0; i < 8; ++i) numbers[i] = std::atoll(argv[1 + i]);
-  const auto [queries, codes, width, k, capacity, sms, offset, masked] = numbers;
+  int64_t numbers[9];
+  for (int i = 0; i < 9; ++i) numbers[i] = std::atoll(argv[1 + i]);
+  const auto [queries, codes, width, k, capacity, sms, offset, masked, matrices] = numbers;
   const auto some = garbage<uint8_t>(offset + queries * width), all = garbage<uint8_t>(offset + codes * width);
   const auto mask = garbage<uint8_t>(codes);
   read(some.get() + offset, queries * width);
@@ -58,7 +58,7 @@ int main(int, char** argv) {
                       candidates.get(),
                       list.get(),
                       list_size.get()};
-  launch_filter(filter, static_cast<int>(sms), nullptr);
+  launch_filter(filter, matrices != 0, static_cast<int>(sms), nullptr);
   launch_select(filter, {distances.get(), indices.get(), nullptr}, nullptr);
   const std::unique_ptr<uint8_t[]> unsettled(new uint8_t[queries]());
   for (unsigned i = 0; i < list_size[0]; ++i) ++unsettled[list[i]];
