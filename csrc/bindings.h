@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
+
 #include "element.h"
 
 namespace adsq {
@@ -49,6 +51,11 @@ inline void check_pair(const Tensor& queries, const Tensor& database) {
                   " bytes a code as in queries, got ", database.size(1));
   STD_TORCH_CHECK(1 <= queries.size(1) && queries.size(1) <= 512, "queries: expected 1 to 512 bytes a code, got ",
                   queries.size(1));
+}
+
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return torch::stable::contiguous(*tensor);
 }
 
 inline void check_vector(const Tensor& vector, const char* name, ScalarType type, int64_t size) {

@@ -53,11 +53,6 @@ const int64_t* ids_of(const std::optional<Tensor>& ids, int64_t count) {
   return static_cast<const int64_t*>(ids->const_data_ptr());
 }
 
-std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
-  if (!tensor) return std::nullopt;
-  return torch::stable::contiguous(*tensor);
-}
-
 std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& database, int64_t k,
                                         const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
   check_pair(queries, database);

@@ -1,22 +1,17 @@
-// What kernels and their launchers take from here, so that nvcc and tests/cuda_emulator both compile them.
+// What kernels take from here, so that nvcc and tests/cuda_emulator both compile them.
 //   ADSQ_SHARED(histogram, unsigned[256]);      an object of that type in shared memory, not initialised
 //   ADSQ_DYNAMIC_SHARED(buffer, unsigned);      a pointer to what the launch asked for, aligned to 16 bytes
-//   ADSQ_LAUNCH((kernel<1>), blocks, threads, shared_bytes, stream, arguments...);
 //   load_relaxed(pointer)                       the value now, where other threads change it by atomics
 // The emulator must know each shared object to poison it before a block and to watch it.
 #pragma once
 
 #ifndef ADSQ_CUDA_EMULATOR
-#include <cuda_runtime.h>
-
 #define ADSQ_SHARED(name, ...)     \
   using name##_type = __VA_ARGS__; \
   __shared__ name##_type name
 #define ADSQ_DYNAMIC_SHARED(name, ...)                                 \
   extern __shared__ __align__(16) unsigned char adsq_dynamic_shared[]; \
   auto* const name = reinterpret_cast<__VA_ARGS__*>(adsq_dynamic_shared)
-#define ADSQ_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
-  (kernel)<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 
 namespace adsq::cuda {
 template <typename T>

@@ -1,5 +1,6 @@
 // Packed codes on the GPU and their distances; what the kernels of search and ranking share.
 #pragma once
+#include <climits>
 #include <cstdint>
 #include <type_traits>
 
@@ -102,6 +103,8 @@ __device__ __forceinline__ int add_distance(int start, const uint32_t* a, const 
     return start;
   }
 }
+
+constexpr int kNoDistance = INT_MAX;  // of a neighbour that does not exist
 
 // A neighbour's place in the order of results: distance, then index.
 constexpr int kIndexBits = 48;

@@ -169,30 +169,31 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
   }
 }
 
-template <typename Compare>
-void launch_filter_kernel(const Filter& f, int sms, void* stream) {
+template <typename Compare, typename Launcher>
+void run_filter(Launcher& launcher, const Filter& f) {
   constexpr int64_t kChunk = kThreads * Compare::kCodesAThread;
   const int64_t tiles = (f.queries.count + Compare::kTile - 1) / Compare::kTile;
   const int64_t tile = ((f.queries.count + tiles - 1) / tiles + 7) / 8 * 8;
   const int64_t chunks = (f.database.count + kChunk - 1) / kChunk;
-  const int64_t parts = (8 * sms + tiles - 1) / tiles, chunks_a_part = (chunks + parts - 1) / parts;
-  if (chunks == 0) return;
-  const int64_t blocks = tiles * ((chunks + chunks_a_part - 1) / chunks_a_part);
+  const int64_t parts = (8 * launcher.processors() + tiles - 1) / tiles;
+  const int64_t chunks_a_part = chunks > parts ? (chunks + parts - 1) / parts : 1;
   const size_t bytes = static_cast<size_t>(tile * (1 + Compare::stride(f.queries.num_words()))) * sizeof(uint32_t);
-  ADSQ_LAUNCH((filter_kernel<Compare>), blocks, kThreads, bytes, stream, f, static_cast<int>(tile), chunks_a_part);
+  launcher.run(filter_kernel<Compare>, tiles * ((chunks + chunks_a_part - 1) / chunks_a_part), kThreads, bytes, f,
+               static_cast<int>(tile), chunks_a_part);
 }
 
-// Sample and filter for all queries. `sms`: multiprocessors of the device, which only the speed depends on.
-inline void launch_filter(const Filter& f, bool on_tensor_cores, int sms, void* stream) {
-  ADSQ_LAUNCH(sample_kernel, f.queries.count, kThreads, 0, stream, f);
+// Sample and filter for all queries.
+template <typename Launcher>
+void filter(Launcher& launcher, const Filter& f, bool on_tensor_cores) {
+  launcher.run(sample_kernel, f.queries.count, kThreads, 0, f);
   const int num_words = f.queries.num_words();
   if (on_tensor_cores && num_words <= kMatrixWords) {
-    if (num_words <= 2) return launch_filter_kernel<BitMatrices<2>>(f, sms, stream);
-    if (num_words <= 4) return launch_filter_kernel<BitMatrices<4>>(f, sms, stream);
-    return launch_filter_kernel<BitMatrices<8>>(f, sms, stream);
+    if (num_words <= 2) return run_filter<BitMatrices<2>>(launcher, f);
+    if (num_words <= 4) return run_filter<BitMatrices<4>>(launcher, f);
+    return run_filter<BitMatrices<8>>(launcher, f);
   }
   dispatch_words(num_words, [&](auto words, auto wide) {
-    launch_filter_kernel<BitCounts<words.value, wide.value>>(f, sms, stream);
+    run_filter<BitCounts<decltype(words)::value, decltype(wide)::value>>(launcher, f);
   });
 }
 

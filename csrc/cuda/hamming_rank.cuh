@@ -7,7 +7,6 @@
 //                   of those before it in the scan. A visitor takes what is found.
 // hamming_rank_launch.cuh runs the three.
 #pragma once
-#include <climits>
 #include <cstdint>
 
 #include "cuda/hamming_codes.cuh"
@@ -17,7 +16,6 @@ namespace adsq::cuda {
 constexpr int kRankWarps = 8;  // at most, of a block
 constexpr int kMaxSplits = 256;
 constexpr int64_t kGroup = 32;  // codes that a warp takes at a time, one a lane
-constexpr int kNoDistance = INT_MAX;
 
 // Labels of items as words. Class ids: one word each, and items share a label where they are equal. Otherwise one bit a
 // class, and items share a label where they have a bit in common.

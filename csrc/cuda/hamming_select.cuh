@@ -85,16 +85,17 @@ __global__ void __launch_bounds__(kThreads) select_kernel(Filter f, Neighbours f
   __syncthreads();
   for (unsigned i = thread; i < static_cast<unsigned>(f.k); i += kThreads) {
     const int64_t index = i < wanted ? index_of(keys[i]) : -1;
-    found.distances[query * f.k + i] = i < wanted ? distance_of(keys[i]) : INT32_MAX;
+    found.distances[query * f.k + i] = i < wanted ? distance_of(keys[i]) : kNoDistance;
     found.indices[query * f.k + i] = index >= 0 && found.ids != nullptr ? found.ids[index] : index;
   }
 }
 
 // Orders the candidates of all queries.
-inline void launch_select(const Filter& f, const Neighbours& found, void* stream) {
+template <typename Launcher>
+void select(Launcher& launcher, const Filter& f, const Neighbours& found) {
   int room = 256;
   while (room < f.k) room *= 2;
-  ADSQ_LAUNCH(select_kernel, f.queries.count, kThreads, room * sizeof(unsigned long long), stream, f, found, room);
+  launcher.run(select_kernel, f.queries.count, kThreads, room * sizeof(unsigned long long), f, found, room);
 }
 
 }  // namespace adsq::cuda

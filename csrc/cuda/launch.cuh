@@ -13,6 +13,7 @@ class Launcher {
     int device = 0;
     keep(cudaGetDevice(&device));
     keep(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device));
+    keep(cudaDeviceGetAttribute(&capability_, cudaDevAttrComputeCapabilityMajor, device));
   }
 
   template <typename... Parameters, typename... Arguments>
@@ -32,6 +33,8 @@ class Launcher {
   }
 
   int processors() const { return processors_; }
+  // Whether tensor cores multiply bit matrices: from Ampere to Hopper; later ones do so step by step, if at all.
+  bool has_bit_matrices() const { return capability_ == 8 || capability_ == 9; }
   // The first error, a cudaError_t (0: success)
   int error() const { return error_; }
 
@@ -41,7 +44,7 @@ class Launcher {
   }
 
   cudaStream_t stream_;
-  int processors_ = 0;
+  int processors_ = 0, capability_ = 0;
   cudaError_t error_ = cudaSuccess;
 };
 

@@ -55,10 +55,6 @@ constexpr int warpSize = 32;
         launch, #__VA_ARGS__, [](void* body) { (*static_cast<decltype(emulated_body)*>(body))(); }, &emulated_body); \
   } while (false)
 
-#define ADSQ_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                                      \
-  EMULATE((::emulator::Launch{static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes}), \
-          (kernel)(__VA_ARGS__))
-
 #include "device_functions.h"
 #include "mma.h"
 

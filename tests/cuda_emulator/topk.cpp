@@ -1,68 +1,43 @@
-// topk QUERIES CODES WIDTH K CAPACITY SMS OFFSET MASKED MATRICES < queries, database, mask if MASKED > distances,
-// indices, then one byte a query: 1 where it is still to be ranked. OFFSET bytes lie between an aligned address and
-// each side's first code.
-#include "cuda_emulator.h"  // first: it stands in for what nvcc defines
+// topk NAME=VALUE ... < queries, database, mask if mask=1, ids if ids=1 > distances, indices: the host code of
+// hamming_topk.cuh and its kernels. Options: queries, codes, width, k; shift: bytes before the first code and query;
+// matrices, batch, capacity, selected: TopkOptions; settled=1: then a byte a query, 0 where the filter did not suffice.
+#include "launcher.h"  // first: it stands in for what nvcc defines
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
+#include "arrays.h"
+#include "cuda/hamming_topk.cuh"
 
-#include "cuda/hamming_select.cuh"
-
-namespace {
-
-// Of its exact size, so that an access out of bounds is caught, and full of garbage.
-template <typename T>
-std::unique_ptr<T[]> garbage(int64_t count) {
-  std::unique_ptr<T[]> memory(new T[count]);
-  std::memset(memory.get(), 0xA5, sizeof(T) * count);
-  return memory;
-}
-
-template <typename T>
-void read(T* to, int64_t count) {
-  if (std::fread(to, sizeof(T), count, stdin) != static_cast<size_t>(count)) std::abort();
-}
-
-template <typename T>
-void write(const T* from, int64_t count) {
-  std::fwrite(from, sizeof(T), count, stdout);
-}
-
-}  // namespace
-
-int main(int, char** argv) {
+int main(int count, char** arguments) {
   using namespace adsq::cuda;
-  int64_t numbers[9];
-  for (int i = 0; i < 9; ++i) numbers[i] = std::atoll(argv[1 + i]);
-  const auto [queries, codes, width, k, capacity, sms, offset, masked, matrices] = numbers;
-  const auto some = garbage<uint8_t>(offset + queries * width), all = garbage<uint8_t>(offset + codes * width);
-  const auto mask = garbage<uint8_t>(codes);
-  read(some.get() + offset, queries * width);
-  read(all.get() + offset, codes * width);
-  if (masked) read(mask.get(), codes);
-  const auto distances = garbage<int32_t>(queries * k);
-  const auto indices = garbage<int64_t>(queries * k);
-  const auto thresholds = garbage<int>(queries), list = garbage<int>(queries);
-  const auto counts = garbage<unsigned>(queries), histogram = garbage<unsigned>(queries * (8 * width + 1));
-  const auto candidates = garbage<unsigned long long>(queries * capacity);
-  const auto list_size = garbage<unsigned>(1);
-  const Filter filter{codes_at(some.get() + offset, queries, width),
-                      codes_at(all.get() + offset, codes, width, masked ? mask.get() : nullptr),
-                      static_cast<int>(k),
-                      static_cast<int>(capacity),
-                      thresholds.get(),
-                      counts.get(),
-                      histogram.get(),
-                      candidates.get(),
-                      list.get(),
-                      list_size.get()};
-  launch_filter(filter, matrices != 0, static_cast<int>(sms), nullptr);
-  launch_select(filter, {distances.get(), indices.get(), nullptr}, nullptr);
-  const std::unique_ptr<uint8_t[]> unsettled(new uint8_t[queries]());
-  for (unsigned i = 0; i < list_size[0]; ++i) ++unsettled[list[i]];
-  write(distances.get(), queries * k);
-  write(indices.get(), queries * k);
-  write(unsettled.get(), queries);
+  read_options(arguments + 1, count - 1);
+  const int64_t q = option("queries"), n = option("codes"), width = option("width"), k = option("k");
+  Array<uint8_t> queries(q * width, option("shift")), database(n * width, option("shift"));
+  queries.read();
+  database.read();
+  Array<bool> mask(n * option("mask"));
+  Array<int64_t> ids(n * option("ids")), indices(q * k);
+  Array<int32_t> distances(q * k);
+  mask.read();
+  ids.read();
+  TopkOptions options;
+  options.on_tensor_cores = option("matrices") != 0;
+  options.queries_at_a_time = option("batch", options.queries_at_a_time);
+  options.capacity = static_cast<int>(option("capacity", options.capacity));
+  options.max_selected = static_cast<int>(option("selected", options.max_selected));
+  const Codes some = codes_at(queries.data(), q, width),
+              all = codes_at(database.data(), n, width, option("mask") ? mask.data() : nullptr);
+  Array<uint8_t> memory(topk_bytes(some, all, k, options));
+  emulator::Launcher launcher;
+  if (option("threads")) launcher.most_threads = static_cast<int>(option("threads"));
+  hamming_topk(launcher, some, all, k, {distances.data(), indices.data(), option("ids") ? ids.data() : nullptr},
+               options, memory.data());
+  distances.write();
+  indices.write();
+  if (option("settled") && k <= options.max_selected) {  // what the selection left on the list of a single batch
+    Memory parts(memory.data());
+    const TopkSearch search = make_topk(some, all, k, options, parts);
+    Array<uint8_t> settled(q);
+    std::memset(settled.data(), 1, static_cast<size_t>(q));
+    for (unsigned i = 0; i < *search.filter.list_size; ++i) settled.data()[search.filter.list[i]] = 0;
+    settled.write();
+  }
 }
