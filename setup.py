@@ -127,7 +127,7 @@ rule cuda
   command = {home}/bin/nvcc {NVCC_FLAGS} {" ".join(codes)} -I{ROOT}/csrc -MD -MF $out.d -c $in -o $out
   depfile = $out.d
 """
-    sources = [*sorted(ROOT.glob("csrc/cuda/*.cu")), ROOT / "csrc/bindings_cuda.cpp"]
+    sources = [*sorted(ROOT.glob("csrc/cuda/*.cu")), *sorted(ROOT.glob("csrc/bindings_cuda*.cpp"))]
     lib_folder = next((home / name for name in ("lib64", "lib") if (home / name / "libcudart_static.a").exists()), None)
     if lib_folder is None:
         raise CannotBuild(f"{home} holds no libcudart_static.a")

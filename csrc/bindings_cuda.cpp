@@ -1,22 +1,10 @@
 // Registers the CUDA kernels with the ops that kernels/<family>/op.py defines. Each runs on the current stream of the
 // device of its input, and never waits for the GPU.
-#include <cuda_runtime.h>
-
-#include "bindings.h"
+#include "bindings_cuda.h"
 #include "cuda/codes.h"
 
 namespace adsq {
 namespace {
-
-void* current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return stream;
-}
-
-void check_launch(int error) {
-  STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(static_cast<cudaError_t>(error)));
-}
 
 Tensor pack_codes(const Tensor& codes) {
   check_matrix(codes, "codes");

@@ -204,7 +204,7 @@ __device__ __forceinline__ int64_t sum_before(int64_t* counts, int64_t columns, 
 
 // A block a row.
 template <bool kRelevance>
-__global__ void __launch_bounds__(32 * kRankWarps) offsets_kernel(const Ranking ranking) {
+__global__ void __launch_bounds__(32 * kRankWarps, 3) offsets_kernel(const Ranking ranking) {
   const int64_t rows = ranking.rows();
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const int splits = ranking.splits(rows), columns = ranking.num_columns();

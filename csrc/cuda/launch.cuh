@@ -31,6 +31,14 @@ class Launcher {
     run(kernel, std::min(blocks, most), threads, shared, arguments...);
   }
 
+  // Waits for the work so far; 0 after an error.
+  int64_t read(const int64_t* address) {
+    int64_t value = 0;
+    if (error_ == cudaSuccess) keep(cudaMemcpyAsync(&value, address, sizeof(value), cudaMemcpyDeviceToHost, stream_));
+    if (error_ == cudaSuccess) keep(cudaStreamSynchronize(stream_));
+    return error_ == cudaSuccess ? value : 0;
+  }
+
   int processors() const { return processors_; }
   // The first error, a cudaError_t (0: success)
   int error() const { return error_; }

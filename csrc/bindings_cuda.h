@@ -1,0 +1,39 @@
+// What the bindings of the CUDA kernels share.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <vector>
+
+#include "bindings.h"
+#include "cuda/inputs.h"
+
+namespace adsq {
+
+inline void* current_stream(const Tensor& tensor) {
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return stream;
+}
+
+inline void check_launch(int error) {
+  STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(static_cast<cudaError_t>(error)));
+}
+
+// Memory for kernels on the current stream, beside a tensor. PyTorch may give it to later work on the same stream.
+class Scratch {
+ public:
+  explicit Scratch(const Tensor& beside) : beside_(beside) {}
+
+  cuda::Allocate allocator() {
+    return [this](int64_t bytes) {
+      tensors_.push_back(torch::stable::new_empty(beside_, {bytes}, ScalarType::Byte));
+      return tensors_.back().mutable_data_ptr();
+    };
+  }
+
+ private:
+  const Tensor& beside_;
+  std::vector<Tensor> tensors_;
+};
+
+}  // namespace adsq
