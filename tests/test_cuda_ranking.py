@@ -195,6 +195,22 @@ def test_no_classes_and_labels_of_two_dtypes(emulator):
     check_ranking(emulator, "address", case, labels, 16, 65)
 
 
+@pytest.mark.parametrize("q", [1, 1000, 10**6])
+@pytest.mark.parametrize("n", [0, 10**6, 2**31 + 1, 2**36])
+@pytest.mark.parametrize(("width", "tables"), [(8, 1), (512, 2)])
+def test_sizes_of_tables(emulator, q, n, width, tables):
+    """Tables of 64 MB at most, and splits in which counters of 32 bits cannot overflow."""
+    output = emulator.output(
+        "ranking", "plain", "sizes", f"queries={q}", f"codes={n}", f"width={width}", f"tables={tables}"
+    )
+    table_rows, batch_rows, splits, columns = np.frombuffer(output, np.int64).tolist()
+    least = max(1, -(-n // 2**31))
+    assert batch_rows >= 1 and least <= splits <= 256 and columns == 8 * width + 1
+    assert table_rows // batch_rows >= least
+    assert 8 * tables * table_rows * columns <= 64 << 20
+    assert splits == least or n // splits >= 256, "splits are too short"
+
+
 GPU_SIZES = ((1, 100_003), (7, 20_000), (300, 5_000), (0, 10), (3, 0), (2, 1))
 
 
@@ -230,3 +246,21 @@ def test_ranking_on_the_gpu(num_bits):
                 expected, expected_count = hamming_average_precision(*arguments, k=k, ties=ties)
                 torch.testing.assert_close(found.cpu(), expected, rtol=1e-12, atol=0)
                 assert torch.equal(count.cpu(), expected_count)
+
+
+@pytest.mark.gpu
+def test_ranking_in_a_cuda_graph():
+    sides = [random_codes(rows, 48, seed).cuda() for seed, rows in enumerate((20, 3000))]
+    labels = [random_labels(rows, "ids", 10, seed).cuda() for seed, rows in enumerate((20, 3000))]
+
+    def run():
+        measures = [hamming_average_precision(*sides, *labels, ties=ties) for ties in ("index", "expected")]
+        return [*hamming_relevance_histogram(*sides, *labels), *(part for measure in measures for part in measure)]
+
+    run()  # loads the kernels
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = run()
+    sides[0].copy_(random_codes(20, 48, 7))
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(found, run(), strict=True))

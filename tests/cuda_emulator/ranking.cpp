@@ -51,6 +51,14 @@ void* allocate(int64_t bytes) {
   return allocated.back().data();
 }
 
+// Nothing -> rows of the table, rows of queries in a batch, splits at most, columns
+void print_sizes(const Codes& queries, const Codes& database, int tables) {
+  Ranking ranking = make_ranking(queries, database);
+  choose_table(ranking, tables);
+  const int64_t found[] = {ranking.table_rows, ranking.batch_rows, ranking.max_splits, ranking.num_columns()};
+  std::fwrite(found, sizeof(found), 1, stdout);
+}
+
 // queries, database, mask, list, ids -> distances, indices
 void neighbours(emulator::Launcher& launcher, const Codes& queries, const Codes& database, const RankSizes& sizes) {
   const int64_t n = database.count, k = option("k");
@@ -123,6 +131,12 @@ int main(int count, char** arguments) {
     options[argument.substr(0, argument.find('='))] = std::atoll(argument.c_str() + argument.find('=') + 1);
   }
   const int64_t q = option("queries"), n = option("codes"), width = option("width");
+  const std::string task = arguments[1];
+  if (task == "sizes") {
+    print_sizes({nullptr, q, static_cast<int>(width)}, {nullptr, n, static_cast<int>(width)},
+                static_cast<int>(option("tables")));
+    return 0;
+  }
   Array<uint8_t> queries(q * width, option("query_shift")), database(n * width, option("shift"));
   queries.read();
   database.read();
@@ -132,7 +146,6 @@ int main(int count, char** arguments) {
   sizes.table_rows = option("table_rows", sizes.table_rows);
   sizes.codes_a_split = option("codes_a_split", sizes.codes_a_split);
   emulator::Launcher launcher{option("blocks", 3), static_cast<int>(option("threads", 1024))};
-  const std::string task = arguments[1];
   if (task == "neighbours") {
     neighbours(launcher, codes_at(some.data, q, width), codes_at(all.data, n, width), sizes);
   } else if (task == "range") {
