@@ -2,7 +2,10 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <vector>
+
 #include "bindings.h"
+#include "cuda/inputs.h"
 
 namespace adsq {
 
@@ -15,5 +18,22 @@ inline void* current_stream(const Tensor& tensor) {
 inline void check_launch(int error) {
   STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(static_cast<cudaError_t>(error)));
 }
+
+// Memory for kernels on the current stream, beside a tensor. PyTorch may give it to later work on the same stream.
+class Scratch {
+ public:
+  explicit Scratch(const Tensor& beside) : beside_(beside) {}
+
+  cuda::Allocate allocator() {
+    return [this](int64_t bytes) {
+      tensors_.push_back(torch::stable::new_empty(beside_, {bytes}, ScalarType::Byte));
+      return tensors_.back().mutable_data_ptr();
+    };
+  }
+
+ private:
+  const Tensor& beside_;
+  std::vector<Tensor> tensors_;
+};
 
 }  // namespace adsq

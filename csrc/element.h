@@ -49,15 +49,15 @@ ADSQ_HOST_DEVICE inline bool is_positive(BFloat16 x) {
 
 // Whether a label row names a class: x > 0.
 template <typename T>
-inline bool is_above_zero(T x) {
+ADSQ_HOST_DEVICE inline bool is_above_zero(T x) {
   return x > T(0);
 }
 template <>
-inline bool is_above_zero(Float16 x) {
+ADSQ_HOST_DEVICE inline bool is_above_zero(Float16 x) {
   return is_positive(x) && (x.bits & 0x7FFF) != 0;
 }
 template <>
-inline bool is_above_zero(BFloat16 x) {
+ADSQ_HOST_DEVICE inline bool is_above_zero(BFloat16 x) {
   return is_positive(x) && (x.bits & 0x7FFF) != 0;
 }
 

@@ -27,6 +27,8 @@ VARIANTS = (*_extension.simd_variants(), "reference")
 FAST_VARIANTS = VARIANTS[:-1] or VARIANTS
 
 NO_DISTANCE = 2147483647
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+SUBNORMAL = 2.0**-24  # the smallest number above 0 in float16
 ONES_IN_16_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 
 # Around the lanes of a vector and the sizes of blocks.
@@ -66,6 +68,21 @@ def random_codes(rows: int, num_bits: int, seed: int, distinct: int | None = Non
     codes = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     codes[:, -1] &= 255 >> -num_bits % 8
     return codes if distinct is None else codes[torch.randint(0, distinct, (rows,), generator=generator)]
+
+
+def random_labels(rows: int, kind: str, num_classes: int, seed: int) -> Tensor:
+    """Class ids, or rows of a dtype in which about half of all pairs share a label; others are 0, below 0 or NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "ids":
+        return torch.randint(-1, num_classes, (rows,), generator=generator) * 2**40
+    dtype, shape = getattr(torch, kind), (rows, num_classes)
+    present = torch.rand(shape, generator=generator) < (0.6 / max(1, num_classes)) ** 0.5
+    if dtype.is_floating_point:
+        values = [SUBNORMAL, 0.5, 1, 2, float("inf")], [0, -1, -SUBNORMAL, float("nan")]
+    else:
+        values = [1, 2, 100], [0, 0, -1] if dtype.is_signed else [0]
+    chosen = [torch.tensor(some).to(dtype)[torch.randint(len(some), shape, generator=generator)] for some in values]
+    return torch.where(present, *chosen)
 
 
 def ladder(num_bits: int) -> Tensor:

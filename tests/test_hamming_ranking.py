@@ -12,7 +12,9 @@ from torch import Tensor
 from adsq.kernels import hamming_average_precision, hamming_relevance_histogram
 from adsq.kernels.hamming_topk import reference as search
 from search_cases import (
+    DTYPES,
     FAST_VARIANTS,
+    SUBNORMAL,
     VARIANTS,
     all_distances,
     average_precision,
@@ -20,25 +22,8 @@ from search_cases import (
     code_lengths,
     distinct_codes,
     random_codes,
+    random_labels,
 )
-
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
-SUBNORMAL = 2.0**-24  # the smallest number above 0 in float16
-
-
-def random_labels(rows: int, kind: str, num_classes: int, seed: int) -> Tensor:
-    """Class ids, or rows of a dtype in which about half of all pairs share a label; others are 0, below 0 or NaN."""
-    generator = torch.Generator().manual_seed(seed)
-    if kind == "ids":
-        return torch.randint(-1, num_classes, (rows,), generator=generator) * 2**40
-    dtype, shape = getattr(torch, kind), (rows, num_classes)
-    present = torch.rand(shape, generator=generator) < (0.6 / max(1, num_classes)) ** 0.5
-    if dtype.is_floating_point:
-        values = [SUBNORMAL, 0.5, 1, 2, float("inf")], [0, -1, -SUBNORMAL, float("nan")]
-    else:
-        values = [1, 2, 100], [0, 0, -1] if dtype.is_signed else [0]
-    chosen = [torch.tensor(some).to(dtype)[torch.randint(len(some), shape, generator=generator)] for some in values]
-    return torch.where(present, *chosen)
 
 
 def relevant_pairs(query_labels: Tensor, database_labels: Tensor) -> np.ndarray:

@@ -202,7 +202,7 @@ __device__ __forceinline__ int64_t sum_before(int64_t* counts, int64_t columns, 
 
 // A block a row.
 template <bool kRelevance>
-__global__ void __launch_bounds__(32 * kRankWarps) offsets_kernel(const Ranking ranking) {
+__global__ void __launch_bounds__(32 * kRankWarps, 3) offsets_kernel(const Ranking ranking) {
   const int64_t rows = ranking.rows();
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const int splits = ranking.splits(rows), columns = ranking.num_columns();
@@ -238,6 +238,7 @@ __global__ void __launch_bounds__(32 * kRankWarps, 3) place_kernel(const Ranking
     scan_item<kWords, kWide>(ranking, item, query, [&](int64_t index, int distance) {
       const bool within = distance <= cut;
       if (!__any_sync(kAllLanes, within)) return;
+      // The rest as one group: a GPU takes longer for many.
       const unsigned peers = __match_any_sync(kAllLanes, within ? distance : -1);
       const bool relevant = kRelevance && within && is_relevant(ranking, item.query, index);
       const unsigned relevant_peers = kRelevance ? peers & __ballot_sync(kAllLanes, relevant) : 0;

@@ -12,10 +12,13 @@
 
 namespace adsq::cuda {
 
-constexpr int64_t kTableBytes = 64 << 20;
-constexpr int64_t kTableRows = 1 << 15;     // as many as keep the warps of a large GPU busy a few times over
-constexpr int64_t kCodesASplit = 256;       // at least: a split has costs of its own
 constexpr int64_t kSharedBytes = 48 << 10;  // of a block, without asking for more
+
+struct RankSizes {
+  int64_t table_bytes = 64 << 20;  // at most
+  int64_t table_rows = 1 << 15;    // wanted: what keeps the warps of a large GPU busy a few times over
+  int64_t codes_a_split = 256;     // at least: a split has costs of its own
+};
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -30,18 +33,18 @@ inline Ranking make_ranking(const Codes& queries, const Codes& database) {
   ranking.num_rows = queries.count;
   ranking.limit = database.num_distances() - 1;
   ranking.k = INT64_MAX;
-  ranking.max_splits = static_cast<int>(
-      std::min<int64_t>(kMaxSplits, std::max(min_splits(database.count), database.count / kCodesASplit)));
   return ranking;
 }
 
 // Chooses the size of the table; `tables`: 1, or 2 with relevance.
-inline void choose_table(Ranking& ranking, int tables = 1) {
-  const int64_t least = min_splits(ranking.database.count), columns = ranking.num_columns();
-  const int64_t fit = std::max(least, kTableBytes / 8 / (tables * columns));
-  const int64_t rows = std::min(std::max(ranking.num_rows * least, kTableRows), ranking.num_rows * ranking.max_splits);
-  ranking.table_rows = std::max<int64_t>(1, std::min(rows, fit));
-  ranking.batch_rows = std::max<int64_t>(1, ranking.table_rows / least);
+inline void choose_table(Ranking& ranking, int tables = 1, const RankSizes& sizes = {}) {
+  const int64_t least = min_splits(ranking.database.count);
+  const int64_t splits = std::min<int64_t>(kMaxSplits, std::max(least, ranking.database.count / sizes.codes_a_split));
+  const int64_t rows = std::min(std::max(ranking.num_rows * least, sizes.table_rows), ranking.num_rows * splits);
+  const int64_t fit = sizes.table_bytes / 8 / (tables * ranking.num_columns());
+  ranking.max_splits = static_cast<int>(splits);
+  ranking.table_rows = std::max(least, std::min(rows, fit));
+  ranking.batch_rows = ranking.table_rows / least;
 }
 
 // The memory that the table takes with what goes with it, in words of 8 bytes

@@ -32,6 +32,14 @@ class Launcher {
     run(kernel, std::min(blocks, most), threads, shared, arguments...);
   }
 
+  // Waits for the work so far; 0 after an error.
+  int64_t read(const int64_t* address) {
+    int64_t value = 0;
+    if (error_ == cudaSuccess) keep(cudaMemcpyAsync(&value, address, sizeof(value), cudaMemcpyDeviceToHost, stream_));
+    if (error_ == cudaSuccess) keep(cudaStreamSynchronize(stream_));
+    return error_ == cudaSuccess ? value : 0;
+  }
+
   int processors() const { return processors_; }
   // Whether tensor cores multiply bit matrices: from Ampere to Hopper; later ones do so step by step, if at all.
   bool has_bit_matrices() const { return capability_ == 8 || capability_ == 9; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adsq.kernels import _extension
 from adsq.kernels.hamming_ranking import reference
 
 
@@ -13,6 +14,8 @@ def hamming_relevance_histogram(
     queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, num_bits: int
 ) -> tuple[Tensor, Tensor]:
     """uint8 [Q, B], uint8 [N, B], labels of Q and N items -> total and relevant, int64 [Q, num_bits + 1]."""
+    if queries.is_cuda:
+        _extension.warn_without_cuda_library()
     return reference.hamming_relevance_histogram(queries, database, query_labels, database_labels, num_bits)
 
 
@@ -29,6 +32,8 @@ def hamming_average_precision(
     queries: Tensor, database: Tensor, query_labels: Tensor, database_labels: Tensor, k: int | None, expected: bool
 ) -> tuple[Tensor, Tensor]:
     """uint8 [Q, B], uint8 [N, B], labels of Q and N items -> AP float64 [Q], relevant items int64 [Q]."""
+    if queries.is_cuda:
+        _extension.warn_without_cuda_library()
     ties = "expected" if expected else "index"
     return reference.hamming_average_precision(queries, database, query_labels, database_labels, k=k, ties=ties)
 

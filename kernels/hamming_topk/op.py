@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adsq.kernels import _extension
 from adsq.kernels._ops import plain_op
 from adsq.kernels.hamming_topk import reference
 
@@ -31,6 +32,8 @@ def hamming_range(
     queries: Tensor, database: Tensor, radius: int, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 [Q, B], uint8 [N, B] -> offsets int64 [Q + 1], distances int32 [total], indices (or ids) int64 [total]."""
+    if queries.is_cuda:
+        _extension.warn_without_cuda_library()
     offsets, distances, indices = reference.hamming_range(queries, database, radius)
     return offsets, distances, indices if ids is None else _ids_of(indices, ids)
 

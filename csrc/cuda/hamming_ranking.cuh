@@ -1,0 +1,174 @@
+// Quality of a Hamming ranking: sums over the tables of hamming_rank.cuh, and the kernels around them.
+#pragma once
+#include "cuda/hamming_rank_launch.cuh"
+#include "cuda/hamming_ranking.h"
+#include "precision.h"
+
+namespace adsq::cuda {
+
+constexpr int kRankingThreads = 256;
+
+// Bit c % 64 of word c / 64 of an item: whether it has class c. A thread a word, grid-stride.
+template <typename T>
+__global__ void __launch_bounds__(kRankingThreads)
+    label_words_kernel(const T* labels, int64_t count, int64_t num_classes, unsigned long long* words) {
+  const int64_t num_words = (num_classes + 63) / 64, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count * num_words; i += step) {
+    const int64_t row = i / num_words, first = (i - row * num_words) * 64;
+    const T* from = labels + row * num_classes + first;
+    const int length = num_classes - first < 64 ? static_cast<int>(num_classes - first) : 64;
+    unsigned long long bits = 0;
+    for (int c = 0; c < length; ++c) bits |= static_cast<unsigned long long>(is_above_zero(from[c])) << c;
+    words[i] = bits;
+  }
+}
+
+// Adds up the counts of all splits: total and relevant [rows of the batch][columns]. A thread an entry, grid-stride.
+__global__ void __launch_bounds__(kRankingThreads)
+    histogram_kernel(const Ranking ranking, int64_t* total, int64_t* relevant) {
+  const int64_t rows = ranking.rows(), columns = ranking.num_columns();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * columns; i += step) {
+    const int64_t row = i / columns, splits = ranking.splits(rows);
+    const int64_t first = row * splits * columns + i - row * columns;
+    int64_t sum = 0, relevant_sum = 0;
+    for (int64_t s = 0; s < splits; ++s) {
+      sum += ranking.table[first + s * columns];
+      relevant_sum += ranking.relevant_table[first + s * columns];
+    }
+    total[i] = sum;
+    relevant[i] = relevant_sum;
+  }
+}
+
+__device__ __forceinline__ double mean_precision(double sum, int64_t num_relevant) {
+  return sum / static_cast<double>(num_relevant > 1 ? num_relevant : 1);
+}
+
+// From the histograms of the batch. A thread a query, grid-stride.
+__global__ void __launch_bounds__(kRankingThreads)
+    expected_kernel(const Ranking ranking, const int64_t* total, const int64_t* relevant, double* average_precision) {
+  const int64_t rows = ranking.rows(), columns = ranking.num_columns();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows; i += step) {
+    const int64_t *all = total + i * columns, *good = relevant + i * columns, query = ranking.query_of(i);
+    int64_t num_relevant = 0;
+    for (int64_t d = 0; d < columns; ++d) num_relevant += good[d];
+    average_precision[query] = mean_precision(expected_precision_sum(all, good, columns, ranking.k), num_relevant);
+    ranking.relevant_totals[query] = num_relevant;
+  }
+}
+
+// Sums, for each row of the table, the precisions at the relevant places below k; always in the same order.
+struct SumPrecisions {
+  static constexpr bool kRelevance = true;
+  struct State {
+    double sum = 0;
+  };
+  int64_t k;
+  double* sums;  // [table_rows]
+
+  __device__ void take(State& state, const RankItem&, int64_t place, int, int64_t, bool relevant,
+                       int64_t relevant_before) const {
+    if (relevant && place < k) state.sum += static_cast<double>(relevant_before + 1) / static_cast<double>(place + 1);
+  }
+  __device__ void finish(State& state, const RankItem& item, const Ranking&) const {
+    for (int step = 16; step > 0; step /= 2) state.sum += __shfl_xor_sync(kAllLanes, state.sum, step);
+    if (threadIdx.x % 32 == 0) sums[item.table_row] = state.sum;
+  }
+};
+
+// Adds up the splits of each query, in order. A thread a query, grid-stride.
+__global__ void __launch_bounds__(kRankingThreads)
+    average_kernel(const Ranking ranking, const double* sums, double* average_precision) {
+  const int64_t rows = ranking.rows(), step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows; i += step) {
+    const int64_t splits = ranking.splits(rows), query = ranking.query_of(i);
+    double sum = 0;
+    for (int64_t s = 0; s < splits; ++s) sum += sums[i * splits + s];
+    average_precision[query] = mean_precision(sum, ranking.relevant_totals[query]);
+  }
+}
+
+template <typename Launcher, typename Kernel, typename... Arguments>
+void run_ranking(Launcher& launcher, Kernel kernel, int64_t threads, Arguments... arguments) {
+  launcher.run_looping(kernel, ceil_div(threads, kRankingThreads), kRankingThreads, 0, arguments...);
+}
+
+template <typename Launcher>
+Labels label_words(Launcher& launcher, const LabelRows& labels, const Allocate& allocate) {
+  if (labels.are_ids) return {static_cast<const unsigned long long*>(labels.data), 1, true};
+  const int64_t num_words = ceil_div(labels.num_classes, 64);
+  auto* words = static_cast<unsigned long long*>(allocate(8 * labels.count * num_words));
+  dispatch_element(labels.element, [&](auto type) {
+    run_ranking(launcher, label_words_kernel<decltype(type)>, labels.count * num_words,
+                static_cast<const decltype(type)*>(labels.data), labels.count, labels.num_classes, words);
+  });
+  return {words, num_words, false};
+}
+
+// The two sides with their labels, and the tables.
+template <typename Launcher>
+Ranking make_relevance(Launcher& launcher, const PackedCodes& queries, const PackedCodes& database,
+                       const LabelRows& query_labels, const LabelRows& database_labels, int limit,
+                       const Allocate& allocate, const RankSizes& sizes) {
+  Ranking ranking = make_ranking(codes_at(queries.data, queries.count, queries.width),
+                                 codes_at(database.data, database.count, database.width));
+  ranking.limit = limit;
+  ranking.query_labels = label_words(launcher, query_labels, allocate);
+  ranking.database_labels = label_words(launcher, database_labels, allocate);
+  choose_table(ranking, 2, sizes);
+  set_table(ranking, allocate(8 * table_words(ranking, 2)), 2);
+  return ranking;
+}
+
+template <typename Launcher>
+void run_histogram(Launcher& launcher, const Ranking& batch, int64_t* total, int64_t* relevant) {
+  run_count<true>(launcher, batch);
+  run_ranking(launcher, histogram_kernel, batch.batch_rows * batch.num_columns(), batch, total, relevant);
+}
+
+template <typename Launcher>
+void hamming_relevance_histogram(Launcher& launcher, const PackedCodes& queries, const PackedCodes& database,
+                                 const LabelRows& query_labels, const LabelRows& database_labels, int64_t num_bits,
+                                 int64_t* total, int64_t* relevant, const Allocate& allocate,
+                                 const RankSizes& sizes = {}) {
+  Ranking ranking = make_relevance(launcher, queries, database, query_labels, database_labels,
+                                   static_cast<int>(num_bits), allocate, sizes);
+  ranking.unread_bits = 0xFF & (0xFF << (num_bits - 8 * (queries.width - 1)));
+  for_batches(ranking, [&](const Ranking& batch) {
+    const int64_t first = batch.first_row * batch.num_columns();
+    run_histogram(launcher, batch, total + first, relevant + first);
+  });
+}
+
+template <typename Launcher>
+void hamming_average_precision(Launcher& launcher, const PackedCodes& queries, const PackedCodes& database,
+                               const LabelRows& query_labels, const LabelRows& database_labels, int64_t k,
+                               bool expected, double* average_precision, int64_t* num_relevant,
+                               const Allocate& allocate, const RankSizes& sizes = {}) {
+  Ranking ranking = make_relevance(launcher, queries, database, query_labels, database_labels,
+                                   static_cast<int>(8 * database.width), allocate, sizes);
+  ranking.k = k;
+  ranking.totals = nullptr;
+  ranking.relevant_totals = num_relevant;
+  if (expected) {
+    const int64_t entries = std::min(ranking.batch_rows, ranking.num_rows) * ranking.num_columns();
+    auto* total = static_cast<int64_t*>(allocate(16 * entries));
+    int64_t* relevant = total + entries;
+    for_batches(ranking, [&](const Ranking& batch) {
+      run_histogram(launcher, batch, total, relevant);
+      run_ranking(launcher, expected_kernel, batch.batch_rows, batch, total, relevant, average_precision);
+    });
+    return;
+  }
+  auto* sums = static_cast<double*>(allocate(8 * ranking.table_rows));
+  for_batches(ranking, [&](const Ranking& batch) {
+    run_count<true>(launcher, batch);
+    run_offsets<true>(launcher, batch);
+    run_place(launcher, batch, SumPrecisions{k, sums});
+    run_ranking(launcher, average_kernel, batch.batch_rows, batch, sums, average_precision);
+  });
+}
+
+}  // namespace adsq::cuda
