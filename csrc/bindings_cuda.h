@@ -19,6 +19,10 @@ inline void check_launch(int error) {
   STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(static_cast<cudaError_t>(error)));
 }
 
+inline cuda::PackedCodes codes_of(const Tensor& codes) {
+  return {codes.const_data_ptr(), codes.size(0), codes.size(1)};
+}
+
 // Memory for kernels on the current stream, beside a tensor. PyTorch may give it to later work on the same stream.
 class Scratch {
  public:

@@ -1,6 +1,5 @@
 // Registers the CUDA kernels of range search and of ranking quality. As in bindings_cuda.cpp, but for hamming_range,
 // which waits for the GPU once: how many results there are depends on the data.
-#include <optional>
 #include <tuple>
 
 #include "bindings_cuda.h"
@@ -10,19 +9,14 @@
 namespace adsq {
 namespace {
 
-cuda::PackedCodes codes_of(const Tensor& codes) { return {codes.const_data_ptr(), codes.size(0), codes.size(1)}; }
-
 std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Tensor& database, int64_t radius,
                                                  const std::optional<Tensor>& ids) {
   check_pair(queries, database);
   STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
   const torch::stable::accelerator::DeviceGuard guard(queries.get_device_index());
   const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
-  std::optional<Tensor> names;
-  if (ids) {
-    check_vector(*ids, "ids", ScalarType::Long, all.size(0));
-    names = torch::stable::contiguous(*ids);
-  }
+  const std::optional<Tensor> names = contiguous(ids);
+  if (names) check_vector(*names, "ids", ScalarType::Long, all.size(0));
   Tensor offsets = torch::stable::new_empty(some, {some.size(0) + 1}, ScalarType::Long);
   std::optional<Tensor> distances, indices;
   const auto make = [&](int64_t total) -> cuda::RangeResults {

@@ -19,18 +19,12 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
   Tensor distances = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Int);
   Tensor indices = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Long);
   if (some.size(0) == 0) return {distances, indices};
-  const cuda::TopkCall call{static_cast<const uint8_t*>(some.const_data_ptr()),
-                            static_cast<const uint8_t*>(all.const_data_ptr()),
-                            some.size(0),
-                            all.size(0),
-                            some.size(1),
-                            k,
-                            allowed ? static_cast<const bool*>(allowed->const_data_ptr()) : nullptr,
-                            names ? static_cast<const int64_t*>(names->const_data_ptr()) : nullptr,
-                            static_cast<int32_t*>(distances.mutable_data_ptr()),
-                            static_cast<int64_t*>(indices.mutable_data_ptr())};
-  Tensor memory = torch::stable::new_empty(some, {cuda::topk_memory(call)}, ScalarType::Byte);
-  check_launch(cuda::launch_topk(call, memory.mutable_data_ptr(), current_stream(some)));
+  Scratch scratch(some);
+  check_launch(cuda::launch_hamming_topk(
+      codes_of(some), codes_of(all), allowed ? static_cast<const bool*>(allowed->const_data_ptr()) : nullptr, k,
+      names ? static_cast<const int64_t*>(names->const_data_ptr()) : nullptr,
+      static_cast<int32_t*>(distances.mutable_data_ptr()), static_cast<int64_t*>(indices.mutable_data_ptr()),
+      scratch.allocator(), current_stream(some)));
   return {distances, indices};
 }
 

@@ -17,18 +17,13 @@ bool on_tensor_cores(const Launcher& launcher, int64_t num_queries) {
 
 }  // namespace
 
-int64_t topk_memory(const TopkCall& call) {
-  return topk_bytes(codes_at(call.queries, call.num_queries, call.width),
-                    codes_at(call.database, call.num_codes, call.width), call.k, TopkOptions());
-}
-
-int launch_topk(const TopkCall& call, void* memory, void* stream) {
+int launch_hamming_topk(const PackedCodes& queries, const PackedCodes& database, const bool* mask, int64_t k,
+                        const int64_t* ids, int32_t* distances, int64_t* indices, const Allocate& allocate,
+                        void* stream) {
   Launcher launcher(stream);
   TopkOptions options;
-  options.on_tensor_cores = on_tensor_cores(launcher, call.num_queries);
-  hamming_topk(launcher, codes_at(call.queries, call.num_queries, call.width),
-               codes_at(call.database, call.num_codes, call.width, call.mask), call.k,
-               {call.distances, call.indices, call.ids}, options, memory);
+  options.on_tensor_cores = on_tensor_cores(launcher, queries.count);
+  hamming_topk(launcher, queries, database, mask, k, {distances, indices, ids}, allocate, options);
   return launcher.error();
 }
 

@@ -5,29 +5,13 @@
 
 #include "cuda/hamming_rank_launch.cuh"
 #include "cuda/hamming_select.cuh"
+#include "cuda/inputs.h"
 
 namespace adsq::cuda {
 
 constexpr int kCandidates = 8192;  // of a query, 64 KB
 constexpr int64_t kQueriesAtATime = 1024;
 constexpr int64_t kMatrixQueries = 16;  // from how many queries on tensor cores are worth their tiles of eight
-
-// Hands out parts of one piece of memory; without one it only adds up what is needed.
-class Memory {
- public:
-  explicit Memory(void* start = nullptr) : start_(static_cast<char*>(start)) {}
-  template <typename T>
-  T* take(int64_t count) {
-    T* part = start_ == nullptr ? nullptr : reinterpret_cast<T*>(start_ + bytes_);
-    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
-    return part;
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  char* start_;
-  int64_t bytes_ = 0;
-};
 
 // How to search; tests choose other numbers.
 struct TopkOptions {
@@ -37,57 +21,40 @@ struct TopkOptions {
   int max_selected = kMaxSelected;
 };
 
-struct TopkSearch {
-  Filter filter;
-  Ranking ranking;
-  bool filters;  // else all queries are ranked
-};
-
-inline TopkSearch make_topk(const Codes& queries, const Codes& database, int64_t k, const TopkOptions& options,
-                            Memory& memory) {
-  TopkSearch search{};
-  search.filters = k <= options.max_selected;
-  search.ranking = make_ranking(queries, database);
-  search.ranking.k = k;
-  if (search.filters) {
-    Filter& f = search.filter;
-    f.queries = queries, f.database = database;
-    f.k = static_cast<int>(k), f.capacity = options.capacity;
-    f.thresholds = memory.take<int>(queries.count);
-    f.counts = memory.take<unsigned>(queries.count);
-    f.histogram = memory.take<unsigned>(queries.count * queries.num_distances());
-    f.candidates = memory.take<unsigned long long>(queries.count * f.capacity);
-    search.ranking.list = f.list = memory.take<int>(queries.count);
-    search.ranking.list_size = f.list_size = memory.take<unsigned>(1);
-  }
-  choose_table(search.ranking);
-  set_table(search.ranking, memory.take<int64_t>(table_words(search.ranking)));
-  return search;
-}
-
-// Bytes of memory that hamming_topk needs
-inline int64_t topk_bytes(Codes queries, const Codes& database, int64_t k, const TopkOptions& options) {
-  queries.count = std::min(queries.count, options.queries_at_a_time);
-  Memory memory;
-  make_topk(queries, database, k, options, memory);
-  return memory.bytes();
-}
-
 // The k nearest codes of each query by (distance, index), filled up with kNoDistance and -1.
 template <typename Launcher>
-void hamming_topk(Launcher& launcher, const Codes& queries, const Codes& database, int64_t k, Neighbours found,
-                  const TopkOptions& options, void* memory) {
-  for (int64_t first = 0; first < queries.count; first += options.queries_at_a_time) {
-    const int64_t count = std::min(options.queries_at_a_time, queries.count - first);
-    const Codes some = codes_at(queries.data + first * queries.width, count, queries.width);
-    Memory parts(memory);
-    const TopkSearch search = make_topk(some, database, k, options, parts);
-    if (search.filters) {
-      filter(launcher, search.filter, options.on_tensor_cores);
-      select(launcher, search.filter, found);
+void hamming_topk(Launcher& launcher, const PackedCodes& queries, const PackedCodes& database, const bool* mask,
+                  int64_t k, Neighbours found, const Allocate& allocate, const TopkOptions& options) {
+  const int64_t at_a_time = std::min(options.queries_at_a_time, queries.count);
+  const Codes all = codes_at(database.data, database.count, database.width, mask);
+  Filter f{codes_at(queries.data, at_a_time, queries.width), all};
+  Ranking ranking = make_ranking(f.queries, all);
+  const bool filters = k <= options.max_selected;  // else all queries are ranked
+  if (filters) {
+    const auto array = [&](auto*& pointer, int64_t count) {
+      pointer = static_cast<std::decay_t<decltype(pointer)>>(allocate(count * static_cast<int64_t>(sizeof(*pointer))));
+    };
+    f.k = static_cast<int>(k), f.capacity = options.capacity;
+    array(f.thresholds, at_a_time);
+    array(f.counts, at_a_time);
+    array(f.histogram, at_a_time * all.num_distances());
+    array(f.candidates, at_a_time * f.capacity);
+    array(f.list, at_a_time);
+    array(f.list_size, 1);
+    ranking.list = f.list, ranking.list_size = f.list_size;
+  }
+  choose_table(ranking);
+  set_table(ranking, allocate(8 * table_words(ranking)));
+  for (int64_t first = 0; first < queries.count; first += at_a_time) {
+    const auto* from = static_cast<const uint8_t*>(queries.data) + first * queries.width;
+    f.queries = ranking.queries = codes_at(from, std::min(at_a_time, queries.count - first), queries.width);
+    ranking.num_rows = f.queries.count;
+    if (filters) {
+      filter(launcher, f, options.on_tensor_cores);
+      select(launcher, f, found);
     }
-    rank_neighbours(launcher, search.ranking, {nullptr, k, found.ids, found.distances, found.indices});
-    found.distances += count * k, found.indices += count * k;
+    rank_neighbours(launcher, ranking, {nullptr, k, found.ids, found.distances, found.indices});
+    found.distances += f.queries.count * k, found.indices += f.queries.count * k;
   }
 }
 

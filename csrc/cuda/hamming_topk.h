@@ -1,21 +1,14 @@
-// Launchers of Hamming search; pointers lie on the device, `stream` is a cudaStream_t. Errors are a cudaError_t as int
-// (0: success).
+// Launcher of top-k search; pointers lie on the device, `stream` is a cudaStream_t. It returns a cudaError_t as int (0:
+// success).
 #pragma once
-#include <cstdint>
+#include "cuda/inputs.h"
 
 namespace adsq::cuda {
 
-struct TopkCall {
-  const uint8_t *queries, *database;  // [num_queries, width], [num_codes, width]
-  int64_t num_queries, num_codes, width, k;
-  const bool* mask;    // [num_codes] or nullptr
-  const int64_t* ids;  // [num_codes] or nullptr
-  int32_t* distances;  // [num_queries, k]
-  int64_t* indices;    // [num_queries, k]
-};
-
-// Bytes of `memory`, from an address that is a multiple of 16
-int64_t topk_memory(const TopkCall& call);
-int launch_topk(const TopkCall& call, void* memory, void* stream);
+// distances and indices: [queries.count, k]. mask [database.count] may be nullptr, and so may ids [database.count],
+// which take the place of indices.
+int launch_hamming_topk(const PackedCodes& queries, const PackedCodes& database, const bool* mask, int64_t k,
+                        const int64_t* ids, int32_t* distances, int64_t* indices, const Allocate& allocate,
+                        void* stream);
 
 }  // namespace adsq::cuda

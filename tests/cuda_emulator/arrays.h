@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 inline std::map<std::string, int64_t> options_read;
 
@@ -43,3 +44,10 @@ struct Array {
   }
   void write() { std::fwrite(data(), 1, static_cast<size_t>(size()), stdout); }
 };
+
+// Memory for the functions under test
+inline std::vector<Array<uint8_t>> allocated;
+inline void* allocate(int64_t bytes) {
+  allocated.emplace_back(bytes);
+  return allocated.back().data();
+}

@@ -3,53 +3,13 @@
 // before.
 #include "launcher.h"  // first: it stands in for what nvcc defines
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <memory>
-#include <string>
-#include <vector>
-
+#include "arrays.h"
 #include "cuda/hamming_range.cuh"
 #include "cuda/hamming_ranking.cuh"
 
 namespace {
 
 using namespace adsq::cuda;
-
-std::map<std::string, int64_t> options;
-
-int64_t option(const char* name, int64_t otherwise = 0) {
-  const auto found = options.find(name);
-  return found == options.end() ? otherwise : found->second;
-}
-
-template <typename T>
-struct Array {
-  int64_t count, shift;
-  std::unique_ptr<uint8_t[]> bytes;
-
-  // `shift`: bytes before the first element
-  explicit Array(int64_t count, int64_t shift = 0)
-      : count(count), shift(shift), bytes(new uint8_t[static_cast<size_t>(shift + size())]) {
-    std::memset(bytes.get(), 0xA5, static_cast<size_t>(shift + size()));
-  }
-  int64_t size() const { return count * static_cast<int64_t>(sizeof(T)); }
-  T* data() { return reinterpret_cast<T*>(bytes.get() + shift); }
-  Array& read() {
-    if (std::fread(data(), 1, static_cast<size_t>(size()), stdin) != static_cast<size_t>(size())) std::abort();
-    return *this;
-  }
-  void write() { std::fwrite(data(), 1, static_cast<size_t>(size()), stdout); }
-};
-
-// Memory for the functions under test
-std::vector<Array<uint8_t>> allocated;
-void* allocate(int64_t bytes) {
-  allocated.emplace_back(bytes);
-  return allocated.back().data();
-}
 
 // Nothing -> rows of the table, rows of queries in a batch, splits at most, columns
 void print_sizes(const Codes& queries, const Codes& database, int tables) {
@@ -69,7 +29,7 @@ void neighbours(emulator::Launcher& launcher, const Codes& queries, const Codes&
   Ranking ranking = make_ranking(queries, database);
   if (option("mask")) ranking.database.mask = mask.read().data();
   auto size = static_cast<unsigned>(list.count);
-  if (options.count("listed")) ranking.list = list.read().data(), ranking.list_size = &size;
+  if (options_read.count("listed")) ranking.list = list.read().data(), ranking.list_size = &size;
   choose_table(ranking, 1, sizes);
   set_table(ranking, allocate(8 * table_words(ranking)));
   rank_neighbours(launcher, ranking,
@@ -126,10 +86,7 @@ void ranking(emulator::Launcher& launcher, const PackedCodes& queries, const Pac
 }  // namespace
 
 int main(int count, char** arguments) {
-  for (int i = 2; i < count; ++i) {
-    const std::string argument = arguments[i];
-    options[argument.substr(0, argument.find('='))] = std::atoll(argument.c_str() + argument.find('=') + 1);
-  }
+  read_options(arguments + 2, count - 2);
   const int64_t q = option("queries"), n = option("codes"), width = option("width");
   const std::string task = arguments[1];
   if (task == "sizes") {

@@ -23,21 +23,18 @@ int main(int count, char** arguments) {
   options.queries_at_a_time = option("batch", options.queries_at_a_time);
   options.capacity = static_cast<int>(option("capacity", options.capacity));
   options.max_selected = static_cast<int>(option("selected", options.max_selected));
-  const Codes some = codes_at(queries.data(), q, width),
-              all = codes_at(database.data(), n, width, option("mask") ? mask.data() : nullptr);
-  Array<uint8_t> memory(topk_bytes(some, all, k, options));
   emulator::Launcher launcher;
   if (option("threads")) launcher.most_threads = static_cast<int>(option("threads"));
-  hamming_topk(launcher, some, all, k, {distances.data(), indices.data(), option("ids") ? ids.data() : nullptr},
-               options, memory.data());
+  hamming_topk(launcher, {queries.data(), q, width}, {database.data(), n, width},
+               option("mask") ? mask.data() : nullptr, k,
+               {distances.data(), indices.data(), option("ids") ? ids.data() : nullptr}, allocate, options);
   distances.write();
   indices.write();
-  if (option("settled") && k <= options.max_selected) {  // what the selection left on the list of a single batch
-    Memory parts(memory.data());
-    const TopkSearch search = make_topk(some, all, k, options, parts);
+  if (option("settled")) {  // what the selection has left of a single batch: list and its size, the fifth and sixth
+    const auto* list = reinterpret_cast<const int*>(allocated[4].data());
     Array<uint8_t> settled(q);
     std::memset(settled.data(), 1, static_cast<size_t>(q));
-    for (unsigned i = 0; i < *search.filter.list_size; ++i) settled.data()[search.filter.list[i]] = 0;
+    for (unsigned i = 0; i < *reinterpret_cast<const unsigned*>(allocated[5].data()); ++i) settled.data()[list[i]] = 0;
     settled.write();
   }
 }
