@@ -126,7 +126,7 @@ def test_more_ties_than_candidates_are_ranked(emulator):
 
 
 def test_rounds_lower_the_threshold(emulator):
-    """A sample of one in a hundred lets many more pass than there is room for, unless what is found shuts others out."""
+    """A sample of one in a hundred lets more pass than there is room for, unless what is found shuts others out."""
     queries, database = random_codes(2, 64, 1), random_codes(400_000, 64, 2)
     for matrices in MATRICES:
         found = check(emulator, "plain", queries, database, 1, capacity=400, matrices=matrices, settled=1)

@@ -143,6 +143,7 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
     for (int r = 0; r < kCodes; ++r) {
       allowed |= static_cast<unsigned>(f.database.is_allowed(Compare::index_at(base, r))) << r;
     }
+#pragma unroll 1  // a step compares enough codes at a time
     for (int first = 0; first < rows; first += Compare::kRows) {
       int distances[kQueries][kCodes];
       compare.compare(f.database, base, words + first * stride, stride, distances);

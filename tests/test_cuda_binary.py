@@ -1,0 +1,84 @@
+"""The machine code of the CUDA kernels: built for every GPU of the list, within the limits that are written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+from functools import cache
+
+import cuda_binary
+import pytest
+
+LIMITS: dict[str, dict[str, list[int]]] = json.loads(cuda_binary.LIMITS.read_text())
+DEFAULT_ARCHS = runpy.run_path(str(cuda_binary.LIBRARY.parent.parent / "setup.py"))["DEFAULT_ARCHS"]
+ARCHS = [f"sm_{arch}" for arch in os.environ.get("ADSQ_CUDA_ARCHS", DEFAULT_ARCHS).split()]
+
+
+@pytest.fixture(autouse=True)
+def built() -> None:
+    """Skip without the library or the tool, unless this is a build that must have them."""
+    missing = [str(cuda_binary.LIBRARY)] if not cuda_binary.LIBRARY.exists() else []
+    missing += ["cuobjdump"] if cuda_binary.cuobjdump() is None else []
+    if missing:
+        assert os.environ.get("ADSQ_BUILD_CUDA") != "1", f"ADSQ_BUILD_CUDA=1, but there is no {missing}"
+        pytest.skip(f"no {missing}")
+
+
+resources = cache(cuda_binary.resources)
+instructions = cache(cuda_binary.instructions)
+
+
+def test_the_library_serves_every_gpu_of_the_list() -> None:
+    assert sorted(resources()) == sorted(ARCHS)
+    assert cuda_binary.ptx_archs() == {ARCHS[0]}  # for GPUs that are not on the list
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_kernels_stay_within_their_limits(arch: str) -> None:
+    """Nothing spills, and neither registers nor shared memory grow; python tests/cuda_binary.py writes new limits."""
+    found = resources()[arch]
+    assert set(found) == set(LIMITS)
+    for kernel, taken in found.items():
+        registers, shared = LIMITS[kernel][arch]
+        assert (taken.registers <= registers, taken.shared <= shared, taken.stack) == (True, True, 0), (kernel, taken)
+
+
+def counts(code: list[str], *names: str) -> dict[str, int]:
+    """Count instructions by the beginning of their name."""
+    return {name: sum(bool(re.match(rf"(@!?U?P\w+ )?{re.escape(name)}\b", line)) for line in code) for name in names}
+
+
+def comparison(code: list[str], name: str) -> list[str]:
+    """Return the code from the first instruction of that name to the branch that passes what is too far."""
+    first = next(i for i, line in enumerate(code) if counts([line], name)[name])
+    return code[first : next(i for i in range(first, len(code)) if counts([code[i]], "BRA")["BRA"])]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("words", "codes", "bit_counts"), [(1, 8, 1), (2, 8, 2), (3, 4, 2), (4, 4, 3), (8, 4, 4)])
+def test_the_filter_compares_in_registers(arch: str, words: int, codes: int, bit_counts: int) -> None:
+    """One loop of bit counts, as many as the words need; nothing is loaded in it but the query, from shared memory."""
+    code = instructions(arch)[f"filter_kernel<BitCounts<{words}, false>>"]
+    loop = comparison(code, "POPC")
+    assert counts(loop, "POPC", "LDG") == {"POPC": codes * bit_counts, "LDG": 0}
+    assert counts(code, "LDG.E.128")["LDG.E.128"] > 0 or words == 3  # codes come 16 bytes at a time
+
+
+@pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch[3] in "89"])
+@pytest.mark.parametrize(("words", "instruction", "number"), [(2, "168128", 4), (4, "168256", 4), (8, "168256", 8)])
+def test_bit_matrices_are_multiplied_by_tensor_cores(arch: str, words: int, instruction: str, number: int) -> None:
+    """GPUs that the launcher takes to have bit matrices have the instruction, and compare with nothing else."""
+    code = instructions(arch)[f"filter_kernel<BitMatrices<{words}>>"]
+    name = f"BMMA.{instruction}.AND.POPC"
+    assert counts(code, name, "POPC") == {name: number, "POPC": 0}
+    assert counts(comparison(code, name), "LDG") == {"LDG": 0}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_lanes_at_equal_distances_find_each_other(arch: str) -> None:
+    for kernel, code in instructions(arch).items():
+        if kernel.startswith("place_kernel"):
+            assert counts(code, "MATCH.ANY")["MATCH.ANY"] >= 1, kernel
+            assert counts(code, "POPC")["POPC"] > 0, kernel
