@@ -93,6 +93,20 @@ def test_accuracy(simd, dtype, form, shape):
     assert (torch.stack(ours).mean(0) <= allowed + torch.finfo(dtype).eps / 2).all()
 
 
+@pytest.mark.parametrize("shape", [(3000, 3000), (4096, 64), (64, 20_000), (1000, 5000)], ids=str)
+def test_accuracy_of_long_sums(simd, shape):
+    """Gradients that are sums over thousands of items lose no more in either direction than plain PyTorch does."""
+    ours, eager = [], []
+    for _ in range(3):
+        u, v = (torch.randn(rows, 16) for rows in shape)
+        pair = tuple(torch.randint(0, 100, (rows,)) for rows in shape)
+        options = dict(scale=0.5, bias=0.0)
+        eager.append(errors(reference.pairwise_similarity_loss, u, v, pair, options))
+        ours.append(errors(pairwise_similarity_loss, u, v, pair, options))
+    ratio = torch.stack(ours).mean(0) / torch.stack(eager).mean(0)
+    assert (ratio[1:3] <= 2).all(), ratio
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.sampled_from(SIZES),

@@ -7,25 +7,31 @@
 namespace adsq::cpu {
 namespace {
 
+// Products that are added up one after the other; longer sums are sums of these, which keeps rounding errors small.
+constexpr int64_t kStepsASum = 64;
+
 // A block of kRows x kVectors sums stays in registers.
 template <class V, int kRows, int kVectors>
 inline void multiply_block(const typename V::Scalar* a, int64_t a_row, int64_t a_step, const typename V::Scalar* b,
                            int64_t b_vector, int64_t b_step, int64_t steps, typename V::Scalar* c, int64_t c_row,
                            bool add) {
-  typename V::Vector sums[kRows][kVectors];
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVectors; ++v) sums[i][v] = add ? V::load(c + i * c_row + v * V::kLanes) : typename V::Vector{};
-  }
-  for (int64_t k = 0; k < steps; ++k) {
-    typename V::Vector row[kVectors];
-    for (int v = 0; v < kVectors; ++v) row[v] = V::load(b + v * b_vector + k * b_step);
-    for (int i = 0; i < kRows; ++i) {
-      const typename V::Vector factor = V::set(a[i * a_row + k * a_step]);
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += factor * row[v];
+  for (int64_t first = 0; first == 0 || first < steps; first += kStepsASum) {
+    const int64_t last = first + kStepsASum < steps ? first + kStepsASum : steps;
+    typename V::Vector sums[kRows][kVectors] = {};
+    for (int64_t k = first; k < last; ++k) {
+      typename V::Vector row[kVectors];
+      for (int v = 0; v < kVectors; ++v) row[v] = V::load(b + v * b_vector + k * b_step);
+      for (int i = 0; i < kRows; ++i) {
+        const typename V::Vector factor = V::set(a[i * a_row + k * a_step]);
+        for (int v = 0; v < kVectors; ++v) sums[i][v] += factor * row[v];
+      }
     }
-  }
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVectors; ++v) V::store(c + i * c_row + v * V::kLanes, sums[i][v]);
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        auto* to = c + i * c_row + v * V::kLanes;
+        V::store(to, add || first > 0 ? V::load(to) + sums[i][v] : sums[i][v]);
+      }
+    }
   }
 }
 
