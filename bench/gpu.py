@@ -42,7 +42,8 @@ class Limits:
 
     budget: float  # of rounds a case
     slow: float  # a call, beyond which it is timed once
-    patience: float  # for a first call, compilation included
+    patience: float  # for a first call
+    compiling: float  # the same with torch.compile, which unrolls the loops of a search
 
 
 @contextmanager
@@ -78,6 +79,11 @@ def attempt(call: Callable[[], Any], seconds: float) -> tuple[Any, str]:
     return None, wrong
 
 
+def oracle(case: Case, device: torch.device) -> Callable[..., Any]:
+    """Return what tells, on the CPU, what is right: adsq where a GPU is measured, plain PyTorch in a rehearsal."""
+    return case.ours if device.type == "cuda" else case.plain
+
+
 def measure(case: Case, device: torch.device, limits: Limits, compiled: bool) -> dict[str, Any]:
     """Check who takes part in a case, time those who are right, and return the record of it."""
     torch._dynamo.reset()
@@ -89,16 +95,16 @@ def measure(case: Case, device: torch.device, limits: Limits, compiled: bool) ->
     inputs, wrong = attempt(lambda: case.inputs(device), limits.patience)
     if wrong:
         return record | {"wrong": dict.fromkeys(functions, wrong)}
-    # What is right is told by other code than what is timed: on a GPU by adsq on the CPU, else by plain PyTorch.
-    oracle = case.ours if device.type == "cuda" else case.plain
-    exact = case.run(oracle, on_cpu(inputs, wide=True))
+    judge = oracle(case, device)
+    exact = case.run(judge, on_cpu(inputs, wide=True))
     plain: Tensors | None = None
     for name, function in functions.items():
-        found, wrong = attempt(lambda function=function: to_cpu(case.run(function, inputs)), limits.patience)
+        first = limits.compiling if name == COMPILED else limits.patience
+        found, wrong = attempt(lambda function=function: to_cpu(case.run(function, inputs)), first)
         if not wrong and not agrees(found, exact, plain):
             wrong = "differs"
         if name == EAGER:
-            plain = case.run(oracle, on_cpu(inputs, wide=False)) if wrong else found
+            plain = case.run(judge, on_cpu(inputs, wide=False)) if wrong else found
         if wrong:
             record["wrong"][name] = wrong
     assert plain is not None
@@ -137,6 +143,11 @@ def time_calls(
         record["seconds"] |= race(entrants, limits.budget)
 
 
+def compile_something(device: torch.device) -> None:
+    """Let torch.compile load what it needs, so that this does not count for the first case."""
+    torch.compile(lambda x: x.sin().sum())(torch.ones(8, device=device, requires_grad=True)).backward()
+
+
 def to_cpu(found: Tensors) -> Tensors:
     """Return results on the CPU, so that nobody's memory counts for another."""
     return tuple(x.detach().cpu() for x in found)
@@ -169,7 +180,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds of rounds a case, if 5 do not take longer")
     parser.add_argument("--slow", type=float, default=1.0, help="seconds a call beyond which it is timed once")
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds after which a first call is cut")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a first call is cut")
+    parser.add_argument("--compiling", type=float, default=15.0, help="the same for torch.compile")
     parser.add_argument("--root", type=Path, help="where bench/results is; without it a rehearsal is only printed")
     parser.add_argument("--tests", default="not run", help="what the table says of the GPU tests")
     chosen = parser.parse_args(arguments)
@@ -189,8 +201,10 @@ def main(arguments: list[str] | None = None) -> None:
             record["cases"] = json.loads(results.read_text())["cases"]
     ceilings = measure_ceilings(device)
     record["ceilings"] = asdict(ceilings)
-    limits = Limits(chosen.budget, chosen.slow, chosen.patience)
+    limits = Limits(chosen.budget, chosen.slow, chosen.patience, chosen.compiling)
     order = [str(case) for case in cases(chosen.quick)]
+    if not chosen.no_compile:
+        attempt(lambda: compile_something(device), limits.patience)
     for number, case in enumerate(work, 1):
         print(f"{number}/{len(work)} {case}", file=sys.stderr, flush=True)
         row = measure(case, device, limits, not chosen.no_compile)

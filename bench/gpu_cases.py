@@ -120,7 +120,7 @@ def codes_case(name: str, codes: int, bits: int) -> Case:
     """Packing of random float32 codes, or the way back."""
     sizes = f"{codes:,} x {bits} float32"
     if name == "pack_codes":
-        return Case("codes", name, sizes, lambda device: (torch.randn(codes, bits, device=device),))
+        return Case("codes", name, sizes, partial(_real, bits, codes))
     return Case("codes", name, sizes, partial(_packed, bits, codes), {"num_bits": bits})
 
 
@@ -151,6 +151,11 @@ def _search(
 ) -> Case:
     words = queries * codes * math.ceil(bits / 32)
     return Case(family, function, sizes, partial(_packed, bits, queries, codes, classes=classes), options, call, words)
+
+
+def _real(bits: int, codes: int, device: torch.device) -> Tensors:
+    generator = torch.Generator(device).manual_seed(0)
+    return (torch.randn(codes, bits, device=device, generator=generator),)
 
 
 def _packed(bits: int, *rows_and_device: Any, classes: int = 0) -> Tensors:

@@ -11,10 +11,13 @@ import torch
 from race import Entrant
 from torch import Tensor
 
+from memory import peak_extra_memory
+
 POPCOUNTS = 16  # 32-bit words whose bits an SM counts in a clock, compute capability 8.0 to 12.0
 MEGAHERTZ = {"H100 PCIe": 1755, "H100": 1980, "H200": 1980, "A100": 1410}  # where the driver does not tell
 ROTATED = 4  # times the L2 cache that the copies of the inputs fill
 SHARE = 4  # the part of the free memory that the copies may take is 1 / SHARE
+MOST_COPIES = 1 << 15
 
 
 class DeviceEntrant(Entrant):
@@ -103,9 +106,9 @@ def num_bytes(tensors: tuple[Tensor, ...]) -> int:
 
 
 def copies(inputs: tuple[Tensor, ...], wanted: int, allowed: int) -> list[tuple[Tensor, ...]]:
-    """Return the inputs and copies of them, `wanted` bytes or more in all, though not more than `allowed`."""
+    """Return the inputs and copies of them: `wanted` bytes or more, unless `allowed` or MOST_COPIES is less."""
     size = max(1, num_bytes(inputs))
-    count = max(1, min(math.ceil(wanted / size), allowed // size))
+    count = max(1, min(math.ceil(wanted / size), allowed // size, MOST_COPIES))
     more = (tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs) for _ in range(count - 1))
     return [inputs, *more]
 
@@ -122,8 +125,6 @@ def rotation_bytes(device: torch.device) -> tuple[int, int]:
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Return the most bytes that a call allocates beyond what is there: results, and all it needs on the way."""
     if device.type != "cuda":
-        from memory import peak_extra_memory
-
         return peak_extra_memory(call)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -69,9 +69,9 @@ def markdown(record: dict[str, Any]) -> str:
         "rehearsal: of plain PyTorch); loss and gradients off float64 at most twice as far as those of torch eager.",
         "Roofline: the longest of three. Bytes, each input read once and each output written once, at "
         f"{ceilings['moved'] / 1e9:,.0f} GB/s, a large copy in this run, read and write counted. Words of 32 bits "
-        f"whose bits are counted, queries x codes x words a code, at {popc}. Multiply-adds of the losses, 6 n m K operations "
-        f"for three products, at {ceilings['multiplied'] / 1e12:.3g} TFLOP/s, a large float32 product in this run, "
-        "without TF32. Their exp and log are not in it, and tensor cores may pass the popc rate.",
+        f"whose bits are counted, queries x codes x words a code, at {popc}. Multiply-adds of the losses, 6 n m K "
+        f"operations for three products, at {ceilings['multiplied'] / 1e12:.3g} TFLOP/s, a large float32 product in "
+        "this run, without TF32. Their exp and log are not in it, and tensor cores may pass the popc rate.",
     ]
     units = {"moved": 1e6, "counted": 1e6, "multiplied": 1e9}
     work = [
