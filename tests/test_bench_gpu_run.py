@@ -25,9 +25,9 @@ def test_without_a_gpu_the_command_says_so() -> None:
 
 def test_an_environment_on_top_sees_the_packages_below(tmp_path: Path) -> None:
     python = gpu_run.on_top(tmp_path / "venv")
-    code = "import sys, numpy, pip; print(sys.prefix)"
+    code = "import sys, pip; from importlib.util import find_spec; print(sys.prefix, find_spec('torch').origin)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == str(tmp_path / "venv"), done.stderr
+    assert done.stdout.split() == [str(tmp_path / "venv"), torch.__file__], done.stderr
 
 
 def test_tests_and_measurement_follow_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
