@@ -94,9 +94,11 @@ def broken(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def endless(function: Callable[..., Any]) -> Callable[..., Any]:
+    pauses = iter([100])
+
     def wrong(*arguments: Any, **options: Any) -> Any:
         with contextlib.suppress(Exception):  # as torch.compile does: patience has to be over all the same
-            time.sleep(100)
+            time.sleep(next(pauses))
         return function(*arguments, **options)
 
     return wrong
