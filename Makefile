@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test test-native bench bench-peers bench-losses study lint format clean
+.PHONY: install demo test test-native bench bench-peers bench-losses bench-gpu study lint format clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,11 @@ bench-peers: $(VENV)/.peers
 # The tables of kernels/pairwise_similarity/README.md and kernels/sign_quantization/README.md
 bench-losses: install
 	$(BIN)/python bench/losses.py $(LOSSES)
+
+# bench/results/gpu-<device>.md. Builds for the GPU of this machine into PYTHON, which has torch; downloads nothing.
+# GPU="--only codes --no-compile" measures a part; bench/gpu.py --help tells more.
+bench-gpu:
+	$(PYTHON) bench/gpu_run.py $(GPU)
 
 # make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
 study: install

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ PAIR_CASES = [
     PairCase(4096, 4096, 64, 100),
     PairCase(4096, 4096, 64, 100, "rows"),
 ]
+SIGN_CASES = [(64, 48, 1), (64, 48, 2), (1024, 64, 2), (59_000, 48, 1), (59_000, 48, 2)]  # rows, bits, features
 
 
 class PairInputs(NamedTuple):
@@ -79,3 +80,18 @@ def check(function: Callable[..., Tensor], inputs: PairInputs, expected: tuple[T
     expected = expected or forward_and_backward(reference.pairwise_similarity_loss, inputs)
     for got, want in zip(forward_and_backward(function, inputs), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=2e-5 * float(want.abs().max()))
+
+
+def sign_inputs(case: tuple[int, int, int]) -> list[Tensor]:
+    """Return random features that want gradients."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(case[:2], generator=generator).requires_grad_() for _ in range(case[2])]
+
+
+def sign_step(function: Callable[..., tuple[Tensor, Tensor]], features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return loss and codes of sign quantization, and the gradients, which it leaves in the features."""
+    for feature in features:
+        feature.grad = None
+    loss, codes = function(*features)
+    loss.backward()
+    return loss.detach(), codes, *(feature.grad for feature in features if feature.grad is not None)

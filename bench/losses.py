@@ -18,7 +18,16 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from loss_cases import PAIR_CASES, PairCase, check, forward_and_backward, pair_inputs
+from loss_cases import (
+    PAIR_CASES,
+    SIGN_CASES,
+    PairCase,
+    check,
+    forward_and_backward,
+    pair_inputs,
+    sign_inputs,
+    sign_step,
+)
 from race import Entrant, cell, describe, machine, race, write_between
 from rich.console import Console
 from rich.progress import Progress
@@ -31,7 +40,6 @@ from adsq.kernels.sign_quantization import reference as sign_reference
 from memory import peak_extra_memory
 
 ROOT = Path(__file__).parent.parent
-SIGN_CASES = [(64, 48, 1), (64, 48, 2), (1024, 64, 2), (59_000, 48, 1), (59_000, 48, 2)]
 FAMILIES = ("pairwise_similarity", "sign_quantization")
 
 
@@ -81,23 +89,15 @@ def pair_contest(case: PairCase) -> Contest:
 def sign_contest(case: tuple[int, int, int]) -> Contest:
     """Return forward and backward of sign quantization, checked."""
     torch._dynamo.reset()
-    torch.manual_seed(0)
-    features = [torch.randn(case[:2], requires_grad=True) for _ in range(case[2])]
+    features = sign_inputs(case)
     plain = sign_reference.sign_quantization_loss
     losses = {"eager": plain, "compiled": torch.compile(plain, dynamic=False), "adsq": sign_quantization_loss}
 
-    def step(function: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
-        for feature in features:
-            feature.grad = None
-        loss, codes = function(*features)
-        loss.backward()
-        return loss.detach(), codes, *(feature.grad for feature in features if feature.grad is not None)
-
-    expected = step(plain)
+    expected = sign_step(plain, features)
     for loss in losses.values():
-        for got, want in zip(step(loss), expected, strict=True):
+        for got, want in zip(sign_step(loss, features), expected, strict=True):
             torch.testing.assert_close(got, want)
-    return Contest({name: partial(step, loss) for name, loss in losses.items()}, features)
+    return Contest({name: partial(sign_step, loss, features) for name, loss in losses.items()}, features)
 
 
 def table(record: dict[str, Any], family: str) -> str:
