@@ -142,31 +142,33 @@ def check_ranking(emulator, build, case, labels, num_bits, k):
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_neighbours(emulator, build, num_bits):
-    for seed in range({"plain": 1, "address": 4, "thread": 1}[build]):
+    for seed in range({"plain": 1, "address": 3, "thread": 1}[build]):
         case = Case(build, 1000 * num_bits + seed, num_bits)
         n = len(case.database)
         ids = case.one_of(None, torch.arange(n) * 3 + 2**40)
         check_neighbours(emulator, build, case, case.one_of(1, max(1, n), n + 3), masks=case.one_of(*MASKS), ids=ids)
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", ["address", "thread"])
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_range(emulator, build, num_bits):
-    for seed in range({"plain": 1, "address": 2, "thread": 1}[build]):
+    for seed in range(2 if build == "address" else 1):
         case = Case(build, 1000 * num_bits + 100 + seed, num_bits)
         ids = case.one_of(None, torch.arange(len(case.database)) * 3 + 2**40)
         check_range(emulator, build, case, case.one_of(0, num_bits // 2, num_bits // 2 + 2, 5000), ids=ids)
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", ["address", "thread"])
 @pytest.mark.parametrize("num_bits", WIDTHS)
 def test_ranking(emulator, build, num_bits):
-    length = (num_bits + 7) // 8 * 8
-    case = Case(build, 1000 * num_bits + 200, length)  # with pad bits, which the histogram does not read
-    kind = ("ids", *DTYPES)[WIDTHS.index(num_bits) % 11]
-    classes = case.one_of(1, 5, 64, 65, 130)
-    labels = [random_labels(len(side), kind, classes, i) for i, side in enumerate((case.queries, case.database))]
-    check_ranking(emulator, build, case, labels, num_bits, case.one_of(1, 40, 600))
+    length = (num_bits + 7) // 8 * 8  # with pad bits, which the histogram does not read
+    for seed in range(2 if build == "address" else 1):
+        more = {"q": 2, "n": 513} if seed == 1 else {}
+        case = Case(build, 1000 * num_bits + 200 + seed, length, **more)
+        kind = ("ids", *DTYPES)[WIDTHS.index(num_bits) % 11]
+        classes = case.one_of(1, 5, 64, 65, 130)
+        labels = [random_labels(len(side), kind, classes, i) for i, side in enumerate((case.queries, case.database))]
+        check_ranking(emulator, build, case, labels, num_bits, case.one_of(1, 40, 600))
 
 
 @pytest.mark.parametrize("build", BUILDS)
