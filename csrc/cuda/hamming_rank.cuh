@@ -56,7 +56,7 @@ struct Ranking {
   __device__ int64_t query_of(int64_t row) const { return list == nullptr ? first_row + row : list[first_row + row]; }
 };
 
-// What one warp does: codes first to last for a query.
+// What one warp does: codes first to last for a query, whole groups, of which the last can reach beyond the database.
 struct RankItem {
   int64_t query, first, last;
   int split, splits;
@@ -82,10 +82,9 @@ __device__ __forceinline__ void for_rank_items(const Ranking& ranking, Visit vis
   const int64_t groups = (ranking.database.count + kGroup - 1) / kGroup, step = static_cast<int64_t>(gridDim.x) * warps;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
   for (int64_t item = first; item < rows * splits; item += step) {
-    const int64_t split = item / rows, row = item - split * rows, last = groups * (split + 1) / splits * kGroup;
-    visit(RankItem{ranking.query_of(row), groups * split / splits * kGroup,
-                   last < ranking.database.count ? last : ranking.database.count, static_cast<int>(split), splits,
-                   row * splits + split});
+    const int64_t split = item / rows, row = item - split * rows;
+    visit(RankItem{ranking.query_of(row), groups * split / splits * kGroup, groups * (split + 1) / splits * kGroup,
+                   static_cast<int>(split), splits, row * splits + split});
   }
 }
 
@@ -108,7 +107,7 @@ __device__ __forceinline__ void scan_item(const Ranking& ranking, const RankItem
   for (int64_t start = item.first; start < item.last; start += kGroup) {
     const int64_t index = start + lane;
     int distance = kNoDistance;
-    if (index < item.last && database.is_allowed(index)) {
+    if (database.is_allowed(index)) {
       uint32_t words[kWords];
       distance = 0;
       if constexpr (kWide) {
