@@ -15,6 +15,8 @@ def hamming_topk(
     queries: Tensor, database: Tensor, k: int, mask: Tensor | None, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """uint8 [Q, B], uint8 [N, B], bool [N], int64 [N] -> distances int32 [Q, k], indices or their ids int64 [Q, k]."""
+    if queries.is_cuda:
+        _extension.warn_without_cuda_library()
     distances, indices = reference.hamming_topk(queries, database, k, mask=mask)
     return distances, indices if ids is None else _ids_of(indices, ids)
 
