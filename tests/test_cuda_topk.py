@@ -98,6 +98,12 @@ def test_sanitizers_find_nothing(emulator, build, num_bits, matrices):
         check(emulator, build, queries, database, k, mask=some_mask("half", n), order=order, **options)
 
 
+def test_no_races_where_blocks_look_at_thresholds_again(emulator):
+    """Each of 8 blocks takes five times the codes that it holds, and the candidates come in several rounds."""
+    queries, database = random_codes(1, 64, 1), random_codes(8 * 5 * 512, 64, 2)
+    check(emulator, "thread", queries, database, 300, matrices=1, threads=64, processors=1)
+
+
 HARD = {
     "equal": lambda q, d: q[:1].repeat(len(d), 1),
     "two": lambda q, d: random_codes(len(d), 64, 9, 2),

@@ -129,10 +129,9 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
   for (int64_t chunk = 0; chunk < chunks_a_part; ++chunk) {
     const int64_t base = (part * chunks_a_part + chunk) * kChunk;
     if (base >= f.database.count) return;
-    if (chunk % refresh == 0) {
-      __syncthreads();
+    if (chunk % refresh == 0) {  // by atomics, as other warps may still use the last ones
       for (int i = thread; i < tile; i += kThreads) {
-        thresholds[i] = i < rows ? load_relaxed(&f.thresholds[first_query + i]) : -1;
+        atomicExch(&thresholds[i], i < rows ? load_relaxed(&f.thresholds[first_query + i]) : -1);
       }
       __syncthreads();
     }

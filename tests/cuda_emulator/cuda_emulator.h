@@ -16,14 +16,16 @@
 //     not exist (a block of 48 threads has 16 in its second warp) must not be named. Shuffles read lanes in the mask.
 //   - Blocks run one after the other, so no block may spin on another. A loop that waits in vain is reported if it
 //     waits by atomics; by plain or volatile reads it hangs.
-// For ThreadSanitizer nothing orders two threads but barriers and *_sync calls, for their lanes, and atomics with
-// fences: an atomic after __threadfence() publishes, a __threadfence() after that atomic receives. An atomic alone
-// orders nothing, only the first atomic after a fence publishes, and launches are ordered by their ends. It remembers
-// four accesses to each 8 bytes, so it can miss a race, and holds 8,000 threads a launch.
+// For ThreadSanitizer nothing orders two threads but __syncthreads, __syncwarp for its lanes, and atomics with fences:
+// an atomic after __threadfence() publishes, a __threadfence() after that atomic receives. Votes, shuffles and products
+// do not, as CUDA promises nothing of them. An atomic alone orders nothing, only the first atomic after a fence
+// publishes, and launches are ordered by their ends. It remembers four accesses to each 8 bytes, so it can miss a race,
+// and holds 8,000 threads a launch.
 // Threads change places at barriers, *_sync calls and atomics only, so a plain read-modify-write by two threads gives
 // the right result here: it takes ThreadSanitizer to see it. Loads never return stale values, as they may on a GPU.
 //
-// Not there: __activemask (its result means nothing), textures, cp.async, mma, cooperative groups, dynamic parallelism,
+// Not there: __activemask (its result means nothing), textures, cp.async, mma but for the products of
+// csrc/cuda/mma.cuh, cooperative groups, dynamic parallelism,
 // __noinline__ (libstdc++ uses the name), device printf and assert as CUDA has them, registers, timing.
 #pragma once
 #define ADSQ_CUDA_EMULATOR

@@ -10,6 +10,7 @@ struct Launcher {
   // Of kernels whose blocks loop over their work, with any number of warps
   int64_t most_blocks = 3;
   int most_threads = 1024;
+  int multiprocessors = 2;
 
   template <typename... Parameters, typename... Arguments>
   void run(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared, Arguments... arguments) {
@@ -23,7 +24,7 @@ struct Launcher {
     run(kernel, std::min(blocks, most_blocks), std::min(threads, most_threads), shared, arguments...);
   }
   int64_t read(const int64_t* address) const { return *address; }
-  int processors() const { return 2; }
+  int processors() const { return multiprocessors; }
 };
 
 }  // namespace emulator

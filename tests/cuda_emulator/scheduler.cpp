@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include "state.h"
 
@@ -88,8 +89,9 @@ void run_block(uint64_t number) {
   }
 }
 
-// Waits until all lanes that `mask` names (0: of the block) wait at the same call.
+// Waits until all lanes that `mask` names (0: of the block) wait at the same call. Votes and shuffles order no memory.
 void arrive(const char* call, unsigned mask, uint64_t value, Site site) {
+  const bool orders = mask == 0 || std::strcmp(call, "__syncwarp") == 0;
   Lane& self = *now.lane;
   Lane* const lanes = now.block->lanes.get();
   const unsigned number = static_cast<unsigned>(&self - lanes), warp = number / 32 * 32;
@@ -107,7 +109,7 @@ void arrive(const char* call, unsigned mask, uint64_t value, Site site) {
     }
   }
   if (self.ticket == nullptr) self.ticket = now.tickets + now.next_ticket++ % kTickets * 8;
-  release(self.ticket);
+  if (orders) release(self.ticket);
   if (all) {
     now.impatience = 0;
     for (unsigned i = first; i < end; ++i) {
@@ -117,7 +119,7 @@ void arrive(const char* call, unsigned mask, uint64_t value, Site site) {
     }
   }
   to_scheduler();
-  acquire(self.ticket);
+  if (orders) acquire(self.ticket);
 }
 
 }  // namespace
@@ -133,16 +135,25 @@ void to_scheduler() {
   if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(lane.fake_stack, nullptr, nullptr);
 }
 
-Block::Block(size_t threads) : lanes(new Lane[threads]), stack_bytes(threads * kStack) {
+// Stacks are kept for later blocks of as many threads: to map them takes longer than a small kernel does.
+std::map<size_t, std::vector<char*>> kept_stacks;
+
+Block::Block(size_t threads) : lanes(new Lane[threads]), threads(threads) {
+  std::vector<char*>& kept = kept_stacks[threads];
+  if (!kept.empty()) {
+    stacks = kept.back();
+    kept.pop_back();
+    return;
+  }
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  stacks = static_cast<char*>(mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, flags, -1, 0));
+  stacks = static_cast<char*>(mmap(nullptr, threads * kStack, PROT_READ | PROT_WRITE, flags, -1, 0));
   if (stacks == MAP_FAILED) fail("no memory for the stacks of %zu threads", threads);
   for (size_t i = 0; i < threads; ++i) mprotect(stacks + i * kStack, kGuard, PROT_NONE);
 }
 
 Block::~Block() {
   free_shared();
-  munmap(stacks, stack_bytes);
+  kept_stacks[threads].push_back(stacks);
 }
 
 void Block::free_shared() {

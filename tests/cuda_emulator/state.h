@@ -49,8 +49,8 @@ struct Shared {
 // What one block uses. ThreadSanitizer keeps all blocks until the launch ends: memory used again would link them.
 struct Block {
   std::unique_ptr<Lane[]> lanes;
+  size_t threads;
   char* stacks;
-  size_t stack_bytes;
   std::vector<Shared> shared;
 
   explicit Block(size_t threads);

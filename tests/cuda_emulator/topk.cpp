@@ -1,6 +1,7 @@
 // topk NAME=VALUE ... < queries, database, mask if mask=1, ids if ids=1 > distances, indices: the host code of
 // hamming_topk.cuh and its kernels. Options: queries, codes, width, k; shift: bytes before the first code and query;
-// matrices, batch, capacity, selected: TopkOptions; settled=1: then a byte a query, 0 where the filter did not suffice.
+// processors of the GPU, threads of a block that loops; matrices, batch, capacity, selected: TopkOptions; settled=1:
+// then a byte a query, 0 where the filter did not suffice.
 #include "launcher.h"  // first: it stands in for what nvcc defines
 
 #include "arrays.h"
@@ -25,12 +26,14 @@ int main(int count, char** arguments) {
   options.max_selected = static_cast<int>(option("selected", options.max_selected));
   emulator::Launcher launcher;
   if (option("threads")) launcher.most_threads = static_cast<int>(option("threads"));
+  launcher.multiprocessors = static_cast<int>(option("processors", launcher.multiprocessors));
   hamming_topk(launcher, {queries.data(), q, width}, {database.data(), n, width},
                option("mask") ? mask.data() : nullptr, k,
                {distances.data(), indices.data(), option("ids") ? ids.data() : nullptr}, allocate, options);
   distances.write();
   indices.write();
-  if (option("settled")) {  // what the selection has left of a single batch: list and its size, the fifth and sixth
+  if (option("settled") && k <= options.max_selected) {  // what the selection has left of a single batch: list and its
+                                                         // size, the fifth and sixth
     const auto* list = reinterpret_cast<const int*>(allocated[4].data());
     Array<uint8_t> settled(q);
     std::memset(settled.data(), 1, static_cast<size_t>(q));
