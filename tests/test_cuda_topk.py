@@ -43,7 +43,7 @@ def some_mask(kind: str | None, n: int) -> Tensor | None:
     return mask
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     n=st.sampled_from([0, 1, 63, 64, 65, 511, 512, 513, 2049, 4101]),
     q=st.sampled_from([0, 1, 2, 5, 17, 140]),
@@ -54,20 +54,21 @@ def some_mask(kind: str | None, n: int) -> Tensor | None:
     capacity=st.sampled_from([8192, 300, 7]),
     selected=st.sampled_from([2048, 4]),
     batch=st.sampled_from([1024, 16]),
+    sample=st.sampled_from([4096, 60, 7]),
     order=st.sampled_from(ORDERS),
     matrices=st.sampled_from(MATRICES),
     shift=st.sampled_from([0, 0, 4, 1]),
     seed=st.integers(0, 999),
 )
 def test_topk_equals_the_brute_force(
-    emulator, n, q, k, num_bits, distinct, masked, capacity, selected, batch, order, matrices, shift, seed
+    emulator, n, q, k, num_bits, distinct, masked, capacity, selected, batch, sample, order, matrices, shift, seed
 ):
     if q * n > 100_000:
         q = 5
     k = max(1, {"1": 1, "5": 5, "N": n, "N + 3": n + 3}[k])
     queries = random_codes(q, num_bits, seed, distinct)
     database = random_codes(n, num_bits, seed + (distinct is None), distinct)
-    limits = {"capacity": capacity, "selected": selected, "batch": batch}
+    limits = {"capacity": capacity, "selected": selected, "batch": batch, "sample": sample}
     mask = some_mask(masked, n)
     check(emulator, "plain", queries, database, k, mask=mask, order=order, matrices=matrices, shift=shift, **limits)
 

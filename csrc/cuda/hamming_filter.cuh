@@ -13,13 +13,13 @@
 namespace adsq::cuda {
 
 constexpr int kMaxSelected = 2048;  // the k up to which this way is taken
-constexpr int kSample = 4096;       // codes that a threshold is guessed from
 constexpr unsigned kRound = 256;    // candidates of a query after which its threshold is reconsidered
 
 struct Filter {
   Codes queries, database;
   int k;
   int capacity;                    // candidates a query
+  int sample;                      // codes that a threshold is guessed from
   int* thresholds;                 // [queries]; -1: given up
   unsigned* counts;                // [queries], candidates; above `capacity`: given up
   unsigned* histogram;             // [queries, distances], candidates at each distance
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(Filter f) {
     if (query == 0) *f.list_size = 0;
   }
   __syncthreads();
-  const int64_t size = min(f.database.count, static_cast<int64_t>(kSample));
+  const int64_t size = min(f.database.count, static_cast<int64_t>(f.sample));
   for (int64_t i = threadIdx.x; i < size; i += kThreads) {
     const int64_t first = i * f.database.count / size, end = (i + 1) * f.database.count / size;
     const uint32_t mixed = static_cast<uint32_t>(i + 1) * 2654435761u;

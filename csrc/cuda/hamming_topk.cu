@@ -21,8 +21,7 @@ int launch_hamming_topk(const PackedCodes& queries, const PackedCodes& database,
                         const int64_t* ids, int32_t* distances, int64_t* indices, const Allocate& allocate,
                         void* stream) {
   Launcher launcher(stream);
-  TopkOptions options;
-  options.on_tensor_cores = on_tensor_cores(launcher, queries.count);
+  const TopkOptions options(queries.count, database.count, k, on_tensor_cores(launcher, queries.count));
   hamming_topk(launcher, queries, database, mask, k, {distances, indices, ids}, allocate, options);
   return launcher.error();
 }

@@ -1,7 +1,7 @@
 // topk NAME=VALUE ... < queries, database, mask if mask=1, ids if ids=1 > distances, indices: the host code of
 // hamming_topk.cuh and its kernels. Options: queries, codes, width, k; shift: bytes before the first code and query;
-// processors of the GPU, threads of a block that loops; matrices, batch, capacity, selected: TopkOptions; settled=1:
-// then a byte a query, 0 where the filter did not suffice.
+// processors of the GPU, threads of a block that loops; matrices, batch, capacity, sample, selected: TopkOptions;
+// settled=1: then a byte a query, 0 where the filter did not suffice.
 #include "launcher.h"  // first: it stands in for what nvcc defines
 
 #include "arrays.h"
@@ -19,11 +19,11 @@ int main(int count, char** arguments) {
   Array<int32_t> distances(q * k);
   mask.read();
   ids.read();
-  TopkOptions options;
-  options.on_tensor_cores = option("matrices") != 0;
+  TopkOptions options(q, n, k, option("matrices") != 0);
   options.queries_at_a_time = option("batch", options.queries_at_a_time);
-  options.capacity = static_cast<int>(option("capacity", options.capacity));
-  options.max_selected = static_cast<int>(option("selected", options.max_selected));
+  options.capacity = option("capacity", options.capacity);
+  options.sample = option("sample", options.sample);
+  options.max_selected = option("selected", options.max_selected);
   emulator::Launcher launcher;
   if (option("threads")) launcher.most_threads = static_cast<int>(option("threads"));
   launcher.multiprocessors = static_cast<int>(option("processors", launcher.multiprocessors));
