@@ -10,6 +10,9 @@ from functools import cache
 
 import cuda_binary
 import pytest
+import torch
+
+from adsq.kernels import _extension
 
 LIMITS: dict[str, dict[str, list[int]]] = json.loads(cuda_binary.LIMITS.read_text())
 DEFAULT_ARCHS = runpy.run_path(str(cuda_binary.LIBRARY.parent.parent / "setup.py"))["DEFAULT_ARCHS"]
@@ -43,6 +46,14 @@ def test_kernels_stay_within_their_limits(arch: str) -> None:
     for kernel, taken in found.items():
         registers, shared = LIMITS[kernel][arch]
         assert (taken.registers <= registers, taken.shared <= shared, taken.stack) == (True, True, 0), (kernel, taken)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_library_loads_without_a_gpu_and_info_says_why_it_is_idle() -> None:
+    rows = {row.op: row for row in _extension.implementations() if row.device == "GPU"}
+    for op in ("pack_codes", "unpack_codes", "hamming_topk", "hamming_range", "hamming_average_precision"):
+        assert rows[op].uses == "nothing"
+        assert rows[op].why == "torch sees no CUDA device; else CUDA C++: _adsq_cuda.so is loaded"
 
 
 def counts(code: list[str], *names: str) -> dict[str, int]:
