@@ -90,7 +90,8 @@ class BitMatrices {
   static constexpr bool kTogether = true;
   static constexpr int kBlocks = kWords == 8 ? 3 : 4, kTile = kWords == 8 ? 128 : 256;
 
-  static __host__ __device__ int stride(int) { return 2 * kWords; }
+  // With room between queries, so that the lanes of a warp, who read four words of eight, find them in different banks
+  static __host__ __device__ int stride(int) { return 2 * kWords + (kWords == 2 ? 0 : 4); }
   // Of each four words (two, if there are no more) the complements first, as they stand opposite the codes'
   static __device__ uint32_t query_word(const Codes& queries, int64_t query, int i) {
     const int at = i / (2 * kPiece) * kPiece + i % kPiece;
