@@ -220,7 +220,10 @@ def evaluate(
     kind: Kind = "average",
     k: Annotated[int | None, typer.Option("-k", help="Count the first k neighbours only; all of them.")] = None,
     ties: Annotated[str, typer.Option(help="index (lower number first) or expected (mean over orders).")] = "index",
-    denominator: Annotated[str, typer.Option(help="all (relevant images) or min (of those and k).")] = "all",
+    denominator: Annotated[
+        str, typer.Option(help="all (relevant images), min (of those and k) or found (those among the first k).")
+    ] = "all",
+    gain: Annotated[str, typer.Option(help="Of nDCG: linear (s shared labels) or exponential (2^s - 1).")] = "linear",
     report: Annotated[Path | None, typer.Option(help="Folder to write pictures and report.html to.")] = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -229,7 +232,7 @@ def evaluate(
     from adsq import run_report, workflow
 
     loaded = workflow.open_run(run, workflow.choose_device(device))
-    rules = {"k": k, "ties": ties, "denominator": denominator}
+    rules = {"k": k, "ties": ties, "denominator": denominator, "gain": gain}
     scored = workflow.score(loaded, kind, num_workers=workers, **rules)
     folder = run if run.is_dir() else run.parent
     workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded)

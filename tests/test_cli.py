@@ -80,8 +80,8 @@ def test_evaluate_and_report(run, tmp_path):
     assert record["mean_average_precision"] > 0.6 and record["ties"] == "expected" and record["code"] == "f"
     assert record["split"]["sizes"] == {"query": 12, "training": 24, "database": 30}
     page = (report / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "mAP@all" in page
-    assert len(list(report.glob("*.png"))) == 4
+    assert page.count("data:image/png;base64,") == 5 and "mAP@all" in page
+    assert {path.stem for path in report.glob("*.png")} == {"neighbours", "pr", "precision", "codes", "training"}
 
 
 def test_encode_other_parts_and_kinds(run, tmp_path):

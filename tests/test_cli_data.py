@@ -43,7 +43,13 @@ def test_nuswide(tmp_path: Path) -> None:
     said, record = train_and_evaluate("nuswide", tmp_path, *options, "--drop-missing")
     assert "(listed 86, label files 23, without a label 2, missing 1)" in said
     assert record["read"]["missing"] == 1 and record["split"]["sizes"]["query"] == 21
-    assert 0 < record["mean_average_precision"] <= 1
+    assert record["weighted_mean_average_precision"] > record["mean_average_precision"] > 0, "many share two labels"
+    options = ["-k", 9, "--denominator", "found", "--gain", "exponential", "--report", tmp_path / "report"]
+    said = adsq("evaluate", tmp_path / "run", *options)
+    rule = "mAP@9 (ties by index, over relevant among the first k)"
+    assert f" {rule} " in said and f" weighted {rule} " in said and "nDCG@10 (exponential gain)" in said
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"weighted {rule}" in page and "without a label" in page
     (tmp_path / "files" / "Flickr" / "zoo" / "0008_63352.jpg").unlink()
     assert "nuswide changed since training: " in adsq("evaluate", tmp_path / "run", code=1)
 
