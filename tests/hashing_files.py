@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,29 @@ def picture(path: Path, number: int, size: int = 8) -> None:
     Image.new("RGB", (size, size), (number % 256, number // 256, 7)).save(path)
 
 
+def python_2_pickle(value: object) -> bytes:
+    """Pickle as Python 2 and the NumPy of its time did the published files: texts and pixels are byte strings."""
+    return b"\x80\x02" + _opcodes(value) + b"."
+
+
+def _opcodes(value: object) -> bytes:
+    if isinstance(value, dict):
+        return b"}(" + b"".join(_opcodes(each) for pair in value.items() for each in pair) + b"u"
+    if isinstance(value, list):
+        return b"](" + b"".join(map(_opcodes, value)) + b"e"
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, bytes):
+        return b"T" + struct.pack("<i", len(value)) + value
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    assert isinstance(value, np.ndarray) and value.dtype == np.uint8
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    uint8 = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + _opcodes(-1) * 2 + b"K\x00tb"
+    shape = b"(" + b"".join(map(_opcodes, value.shape)) + b"t"
+    return empty + b"(K\x01" + shape + uint8 + b"\x89" + _opcodes(value.tobytes()) + b"tb"
+
+
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 20) -> Path:
     """Five training batches and a test batch; image i of all is filled with i, its class is i % 10.
 
@@ -35,13 +58,11 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int = 
         pixels = np.repeat(numbers.astype(np.uint8)[:, None], 3072, axis=1)
         pixels[:, 1024:2048] = 200  # green
         pixels[:, 31] = 99  # the last pixel of red's first row
-        entry = {b"data": pixels, b"labels": (numbers % 10).tolist(), b"batch_label": b"", b"filenames": []}
-        # The published files were written by Python 2: their texts arrive as str.
-        entry = {key.decode(): value for key, value in entry.items()}
-        (folder / name).write_bytes(pickle.dumps(entry, protocol=2))
+        content = {"data": pixels, "labels": (numbers % 10).tolist(), "batch_label": f"batch {batch}"}
+        (folder / name).write_bytes(python_2_pickle(content))
         sums.append([name, hashlib.md5((folder / name).read_bytes()).hexdigest()])
     meta = folder / "batches.meta"
-    meta.write_bytes(pickle.dumps({"label_names": CIFAR_CLASSES}, protocol=2))
+    meta.write_bytes(python_2_pickle({"label_names": CIFAR_CLASSES, "num_cases_per_batch": per_batch}))
     monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
     monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": hashlib.md5(meta.read_bytes()).hexdigest()})
