@@ -182,7 +182,7 @@ def encode(run: Run, images: str, kind: str, *, batch_size: int = 256, num_worke
         run.dataset, items, kind=kind, batch_size=batch_size, num_workers=num_workers, progress=bar
     )
     about = {"num_bits": run.model.config.num_bits, "kind": kind, "images": images, "data": run.dataset.spec}
-    about["class_names"] = run.dataset.class_names
+    about |= {"class_names": run.dataset.class_names, "split": run.about["split"]}
     return Codes(packed, items, run.dataset.labels[items], about)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adsq.index import HammingIndex
 from cli_runner import adsq
 from hashing_files import picture, write_cifar10, write_imagenet, write_lists, write_nuswide
 
@@ -61,6 +62,9 @@ def test_imagenet100(tmp_path: Path) -> None:
     said, record = train_and_evaluate("imagenet100", tmp_path, *options)
     assert "read imagenet100: 22 images of 2 classes, 3 x 16 x 16 (train 18, val 4, other files 0)" in said
     assert record["split"]["sizes"] == {"query": 4, "training": 8, "database": 18}
+    assert "wrote 18 codes of 8 bits" in adsq("encode", tmp_path / "run")
+    adsq("index", tmp_path / "run")
+    assert HammingIndex.load(tmp_path / "run" / "index.adsq").meta["split"] == record["split"]
 
 
 def test_list(tmp_path: Path) -> None:
