@@ -24,7 +24,10 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 _debug = False
 
-DATA_HELP = "digits, fashion-mnist, a folder of class folders, or a CSV file of path and labels."
+DATA_HELP = (
+    "digits, fashion-mnist, cifar10, nuswide, imagenet100, list (train.txt, test.txt, database.txt), a folder of class "
+    "folders, or a CSV file of path and labels."
+)
 Run = Annotated[Path, typer.Argument(help="Folder that adsq train wrote, or a model file.", show_default=False)]
 Kind = Annotated[str, typer.Option(help="average (both ImgNets), or f or g (one of them).")]
 Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
@@ -68,10 +71,15 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 @command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion")
 def train(
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "digits",
-    root: Annotated[Path | None, typer.Option(help="Folder of the idx files of fashion-mnist.")] = None,
-    download: Annotated[bool, typer.Option(help="Let torchvision fetch fashion-mnist.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Pixels a side; 64 for folders and CSV files.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Name, or counts per class such as 100/500/rest.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the files of a named data set.")] = None,
+    download: Annotated[bool, typer.Option(help="Let torchvision fetch fashion-mnist or cifar10.")] = False,
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side; 64 where images may differ in size.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="imagenet100: file of wordnet ids, one a line.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="list: folder of the three lists, if not --root.")] = None,
+    drop_missing: Annotated[bool, typer.Option(help="nuswide, list: leave out images not on disk.")] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="Name, or queries/training/database as 100/500/rest or given/100/rest.")
+    ] = None,
     bits: Annotated[int, typer.Option(help="Code length, 1 to 4096.")] = 32,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder to write; runs/DATA-BITS.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -103,8 +111,18 @@ def train(
         trainer = workflow.resume(out_folder, epochs=epochs, device=target)
         folder = out_folder
     else:
-        dataset = load(data, root=root, image_size=image_size, download=download)
+        dataset = load(
+            data,
+            root=root,
+            image_size=image_size,
+            download=download,
+            classes=classes,
+            lists=lists,
+            drop_missing=drop_missing,
+        )
+        out.print(f"read {escape(dataset.in_words())}", soft_wrap=True, highlight=False)
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
+        out.print(f"split {escape(split.in_words())}", soft_wrap=True, highlight=False)
         folder = out_folder or Path("runs") / f"{Path(data).stem}-{bits}"
         schedule = TrainingConfig(
             epochs=epochs if epochs is not None else workflow.default_epochs(dataset),
@@ -202,7 +220,10 @@ def evaluate(
     kind: Kind = "average",
     k: Annotated[int | None, typer.Option("-k", help="Count the first k neighbours only; all of them.")] = None,
     ties: Annotated[str, typer.Option(help="index (lower number first) or expected (mean over orders).")] = "index",
-    denominator: Annotated[str, typer.Option(help="all (relevant images) or min (of those and k).")] = "all",
+    denominator: Annotated[
+        str, typer.Option(help="all (relevant images), min (of those and k) or found (those among the first k).")
+    ] = "all",
+    gain: Annotated[str, typer.Option(help="Of nDCG: linear (s shared labels) or exponential (2^s - 1).")] = "linear",
     report: Annotated[Path | None, typer.Option(help="Folder to write pictures and report.html to.")] = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -211,7 +232,7 @@ def evaluate(
     from adsq import run_report, workflow
 
     loaded = workflow.open_run(run, workflow.choose_device(device))
-    rules = {"k": k, "ties": ties, "denominator": denominator}
+    rules = {"k": k, "ties": ties, "denominator": denominator, "gain": gain}
     scored = workflow.score(loaded, kind, num_workers=workers, **rules)
     folder = run if run.is_dir() else run.parent
     workflow.write_evaluation(folder / workflow.EVALUATION_FILE, scored, loaded)

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor
 
 from adsq._arrays import from_numpy
-from adsq.kernels import (
-    _checks,
-    hamming_average_precision,
-    hamming_relevance_histogram,
-    hamming_topk,
-    pairwise_similarity,
-)
+from adsq.kernels import _checks, hamming_average_precision, hamming_relevance_histogram
+from adsq.ranked import Data, precision_and_ndcg, relevant_among_first, weighted_average_precision
 
 Array = Tensor | np.ndarray
 
-# Entries of a block of queries x database items that the graded gains of nDCG are looked up in.
-BLOCK = 1 << 22
+DENOMINATORS = {"all": "all relevant", "min": "min(relevant, k)", "found": "relevant among the first k"}
+GAINS = ("linear", "exponential")
+# Points of a curve of precision@n: multiples of a whole step, so that n = 100, 200, ... are among them.
+_CURVE_POINTS = 50
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,18 @@ class Evaluation:
         mean_average_precision: Mean of AP over the queries that have a relevant item.
         k: Ranks that count for AP; None: all.
         ties: "index" or "expected", for AP.
-        denominator: "all" or "min", for AP.
+        denominator: "all", "min" or "found", for AP.
         num_queries: Queries in all.
         num_skipped: Those without a relevant item in the database; every mean leaves them out.
         num_database: Items searched.
         num_distinct_codes: Distinct codes among them.
         num_bits: Code length K.
         precision_at: Share of relevant items among the first n, by n; ties by index.
-        ndcg_at: Normalised discounted cumulative gain of the first n, by n; gain = shared labels, ties by index.
+        precision_curve: The same for n = 1 and the multiples of a step, as a curve.
+        ndcg_at: Normalised discounted cumulative gain of the first n, by n; ties by index.
+        gain: "linear" (the number s of shared labels) or "exponential" (2^s - 1), of nDCG.
+        weighted_mean_average_precision: Mean of weighted AP, with k and denominator as for AP, ties by index; None
+            for class ids, for which it is mAP.
         radius: The Hamming radius of the next two.
         precision_within_radius: Share of relevant items within the radius; 0 for a query that finds none there.
         num_empty_within_radius: Queries (of those not skipped) that find nothing there.
@@ -57,7 +58,10 @@ class Evaluation:
     num_distinct_codes: int
     num_bits: int
     precision_at: dict[int, float]
+    precision_curve: dict[int, float]
     ndcg_at: dict[int, float]
+    gain: str
+    weighted_mean_average_precision: float | None
     radius: int
     precision_within_radius: float
     num_empty_within_radius: int
@@ -67,13 +71,19 @@ class Evaluation:
     @property
     def rule(self) -> str:
         """The name of the mAP with its rules."""
-        over = {"all": "all relevant", "min": "min(relevant, k)"}[self.denominator]
         ties = {"index": "by index", "expected": "expected"}[self.ties]
-        return f"mAP@{self.k or 'all'} (ties {ties}, over {over})"
+        return f"mAP@{self.k or 'all'} (ties {ties}, over {DENOMINATORS[self.denominator]})"
+
+    @property
+    def weighted_rule(self) -> str | None:
+        """The name of the weighted mAP with its rules; None where there is none."""
+        if self.weighted_mean_average_precision is None:
+            return None
+        return f"weighted mAP@{self.k or 'all'} (ties by index, over {DENOMINATORS[self.denominator]})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the rule as JSON-able values; NaN becomes None."""
-        fields = asdict(self) | {"rule": self.rule}
+        """Return the fields and the rules as JSON-able values; NaN becomes None."""
+        fields = asdict(self) | {"rule": self.rule, "weighted_rule": self.weighted_rule}
         fields["precision"] = [None if value != value else value for value in self.precision]
         return fields
 
@@ -89,6 +99,8 @@ def evaluate(
     ties: str = "index",
     denominator: str = "all",
     top_n: tuple[int, ...] = (1, 10, 100, 1000),
+    curve_n: int = 1000,
+    gain: str = "linear",
     radius: int = 2,
 ) -> Evaluation:
     """Evaluate the search of queries in a database, without a query x database matrix.
@@ -101,8 +113,11 @@ def evaluate(
         num_bits: Code length K.
         k: Ranks that count for AP; all by default.
         ties: "index": the lower database index first. "expected": the mean over all orders of ties.
-        denominator: AP over "all" relevant items, or over "min" of their number and k.
+        denominator: AP over "all" relevant items, over "min" of their number and k, or over those "found" among the
+            first k (0 where none is), which needs ties by index.
         top_n: For which n to give precision and nDCG; those beyond N are left out.
+        curve_n: The largest n of the curve of precision@n; N where that is less.
+        gain: Of nDCG, for s shared labels: "linear": s. "exponential": 2^s - 1.
         radius: Hamming radius of `precision_within_radius`, 0 to num_bits.
 
     Returns:
@@ -118,17 +133,25 @@ def evaluate(
     _checks.check_label_pair(labels[0], "query_labels", labels[1], "database_labels")
     radius = _checks.check_int(radius, "radius", 0, num_bits)
     sizes = [n for n in (_checks.check_int(n, "top_n", 1) for n in top_n) if n <= len(codes[1])]
+    curve_n = min(_checks.check_int(curve_n, "curve_n", 1), len(codes[1]))
+    _checks.check_choice(gain, "gain", GAINS)
     if not len(codes[0]):
         raise ValueError("query_codes: expected at least one query, got none")
-    precisions, relevant = _average_precision(*codes, *labels, k, ties, denominator)
+    data = Data(*codes, *labels)
+    precisions, relevant, denominators = _average_precision(data, k, ties, denominator)
     counted = relevant > 0
     if not counted.any():
         raise ValueError(
             f"database_labels: expected a relevant item for some query, got none for any of {len(counted)}"
         )
-    codes, labels = (codes[0][counted], codes[1]), (labels[0][counted], labels[1])
-    recall, precision, found = _by_radius(*codes, *labels, num_bits)
-    precision_at, ndcg_at = _by_rank(*codes, *labels, sizes)
+    data = data.queries(counted)
+    recall, precision, found = _by_radius(data, num_bits)
+    step = max(1, curve_n // _CURVE_POINTS)
+    curve = sorted({1, *range(step, curve_n + 1, step)})
+    precision_at, ndcg_at, precision_curve = precision_and_ndcg(data, sizes, curve, gain)
+    weighted = None
+    if labels[0].dim() == 2:
+        weighted = float(weighted_average_precision(data, k, denominators[counted]).mean())
     empty = found[:, radius] == 0
     return Evaluation(
         mean_average_precision=float(precisions[counted].mean()),
@@ -141,7 +164,10 @@ def evaluate(
         num_distinct_codes=len(torch.unique(codes[1], dim=0)),
         num_bits=num_bits,
         precision_at=precision_at,
+        precision_curve=precision_curve,
         ndcg_at=ndcg_at,
+        gain=gain,
+        weighted_mean_average_precision=weighted,
         radius=radius,
         precision_within_radius=float(precision[:, radius].nan_to_num(0).mean()),
         num_empty_within_radius=int(empty.sum()),
@@ -166,67 +192,32 @@ def mean_average_precision(
     """
     codes = _packed(query_codes, "query_codes"), _packed(database_codes, "database_codes")
     labels = _labels(query_labels, "query_labels", codes[0]), _labels(database_labels, "database_labels", codes[1])
-    precisions, relevant = _average_precision(*codes, *labels, k, ties, denominator)
+    precisions, relevant, _ = _average_precision(Data(*codes, *labels), k, ties, denominator)
     return float(precisions[relevant > 0].mean())
 
 
-def _average_precision(
-    query_codes: Tensor,
-    database_codes: Tensor,
-    query_labels: Tensor,
-    database_labels: Tensor,
-    k: int | None,
-    ties: str,
-    denominator: str,
-) -> tuple[Tensor, Tensor]:
-    _checks.check_choice(denominator, "denominator", ("all", "min"))
-    arguments = query_codes, database_codes, query_labels, database_labels
+def _average_precision(data: Data, k: int | None, ties: str, denominator: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return AP, the number of relevant items, and what AP was divided by, at least 1: [Q] each."""
+    _checks.check_choice(denominator, "denominator", tuple(DENOMINATORS))
+    arguments = data.query_codes, data.database_codes, data.query_labels, data.database_labels
     precisions, relevant = hamming_average_precision(*arguments, k=k, ties=ties)
-    if denominator == "min" and k is not None:
-        precisions = precisions * relevant / relevant.clamp(min=1, max=k)
-    return precisions, relevant
+    if denominator == "all" or k is None:
+        return precisions, relevant, relevant.clamp(min=1)
+    if denominator == "min":
+        denominators = relevant.clamp(min=1, max=k)
+    elif ties == "index":
+        denominators = relevant_among_first(data, k).clamp(min=1)
+    else:
+        raise ValueError(f"denominator: 'found' depends on the order of ties, expected ties 'index', got {ties!r}")
+    return precisions * relevant / denominators, relevant, denominators
 
 
-def _by_radius(
-    query_codes: Tensor, database_codes: Tensor, query_labels: Tensor, database_labels: Tensor, num_bits: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _by_radius(data: Data, num_bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return recall, precision (NaN where nothing is found) and the number found, [Q, K + 1] each."""
-    arguments = query_codes, database_codes, query_labels, database_labels
+    arguments = data.query_codes, data.database_codes, data.query_labels, data.database_labels
     total, relevant = (counts.cumsum(dim=1) for counts in hamming_relevance_histogram(*arguments, num_bits))
     recall = relevant.double() / relevant[:, -1:]
     return recall, relevant.double() / total, total
-
-
-def _by_rank(
-    query_codes: Tensor, database_codes: Tensor, query_labels: Tensor, database_labels: Tensor, sizes: list[int]
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Return precision@n and nDCG@n, means over queries."""
-    if not sizes:
-        return {}, {}
-    longest = max(sizes)
-    discounts = 1 / torch.log2(torch.arange(2, longest + 2, dtype=torch.float64, device=query_codes.device))
-    precision = dict.fromkeys(sizes, 0.0)
-    ndcg = dict.fromkeys(sizes, 0.0)
-    step = max(1, BLOCK // len(database_codes))
-    for first in range(0, len(query_codes), step):
-        rows = slice(first, first + step)
-        _, ranked = hamming_topk(query_codes[rows], database_codes, longest)
-        gains = _shared(query_labels[rows], database_labels)
-        ideal = gains.topk(longest, dim=1).values.double()
-        gains = gains.gather(1, ranked).double()
-        for n in sizes:
-            precision[n] += float((gains[:, :n] > 0).double().mean(dim=1).sum())
-            cut = discounts[:n]
-            ndcg[n] += float(((gains[:, :n] * cut).sum(dim=1) / (ideal[:, :n] * cut).sum(dim=1)).sum())
-    count = len(query_codes)
-    return {n: precision[n] / count for n in sizes}, {n: ndcg[n] / count for n in sizes}
-
-
-def _shared(query_labels: Tensor, database_labels: Tensor) -> Tensor:
-    """Return how many labels each pair of a block shares, float32."""
-    if query_labels.dim() == 1:
-        return pairwise_similarity(query_labels, database_labels)
-    return (query_labels > 0).float() @ (database_labels > 0).float().T
 
 
 def _packed(codes: Array, name: str, num_bits: int | None = None) -> Tensor:

@@ -19,9 +19,11 @@ GRID_QUERIES, GRID_NEIGHBOURS = 8, 10
 def headline(result: Evaluation) -> list[tuple[str, str]]:
     """Return the numbers people ask for first, by name."""
     rows = [(result.rule, f"{result.mean_average_precision:.4f}")]
+    if result.weighted_rule is not None:
+        rows.append((result.weighted_rule, f"{result.weighted_mean_average_precision:.4f}"))
     rows += [(f"precision@{n}", f"{value:.4f}") for n, value in result.precision_at.items()]
     rows.append((f"precision within radius {result.radius}", f"{result.precision_within_radius:.4f}"))
-    rows += [(f"nDCG@{n}", f"{value:.4f}") for n, value in result.ndcg_at.items()]
+    rows += [(f"nDCG@{n} ({result.gain} gain)", f"{value:.4f}") for n, value in result.ndcg_at.items()]
     rows.append(("queries", f"{result.num_queries:,} ({result.num_skipped} without a relevant image)"))
     rows.append(("database", f"{result.num_database:,} ({result.num_distinct_codes:,} distinct codes)"))
     return rows
@@ -30,18 +32,22 @@ def headline(result: Evaluation) -> list[tuple[str, str]]:
 def write(folder: Path, run_folder: Path, run: Run, scored: Scored) -> Path:
     """Write the pictures and report.html to a folder; returns the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    grid, curve, statistics, training = (folder / f"{name}.png" for name in ("neighbours", "pr", "codes", "training"))
+    names = ("neighbours", "pr", "precision", "codes", "training")
+    grid, curve, first, statistics, training = (folder / f"{name}.png" for name in names)
     kind, bits = scored.query.about["kind"], run.model.config.num_bits
     title = f"ADSQ, {bits} bits, {run.dataset.name}"
     _draw_queries(grid, run, scored, f"{title}: queries and their nearest images")
     result = scored.result
-    curves = {f"{bits} bits, code {kind}": (torch.tensor(result.recall), torch.tensor(result.precision))}
+    name = f"{bits} bits, code {kind}"
+    curves = {name: (torch.tensor(result.recall), torch.tensor(result.precision))}
     report.pr_curve(curve, curves, f"{title}: precision and recall")
+    points = {name: tuple(map(torch.tensor, zip(*result.precision_curve.items(), strict=True)))}
+    report.precision_curve(first, points, f"{title}: precision of the first n")
     report.code_statistics(
         statistics, scored.database.packed, bits, labels=scored.database.labels, title=f"{title}: codes"
     )
     pictures = [("Queries and their nearest images in the database", grid), ("Precision and recall", curve)]
-    pictures.append(("Codes of the database", statistics))
+    pictures += [("Precision of the first n", first), ("Codes of the database", statistics)]
     metrics = run_folder / METRICS_FILE
     if metrics.exists():
         report.training_curves(training, [json.loads(line) for line in metrics.read_text().splitlines()])
@@ -53,6 +59,7 @@ def write(folder: Path, run_folder: Path, run: Run, scored: Scored) -> Path:
         ("seed", split["seed"]),
         *((f"{part} images", f"{size:,}") for part, size in split["sizes"].items()),
         ("split", split["digest"][:16]),
+        *((name, f"{count:,}") for name, count in run.dataset.facts.items()),
         ("code", kind),
         ("backbone", run.model.config.backbone),
     ]

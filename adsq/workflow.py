@@ -100,7 +100,14 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(schedule.seed)
         network = ADSQ(model, weights=weights)
-    about = {"adsq": __version__, "data": dataset.spec, "split": split.summary(), "class_names": dataset.class_names}
+    about = {
+        "adsq": __version__,
+        "data": dataset.spec,
+        "data_digest": dataset.digest(),
+        "read": dataset.summary(),
+        "split": split.summary(),
+        "class_names": dataset.class_names,
+    }
     trainer = Trainer(network, dataset, split.training, objective, schedule, augmentation, device)
     folder.mkdir(parents=True, exist_ok=True)
     return _fit(folder, trainer, about | {"weights": weights})
@@ -142,7 +149,14 @@ def open_run(path: Path, device: torch.device | str = "cpu") -> Run:
 def _open_data(about: dict[str, Any]) -> ImageDataset:
     if not about.get("data"):
         raise ValueError("the model was saved without its data set: use it from Python")
-    return data.load(**about["data"])
+    dataset = data.load(**about["data"])
+    saved, found = about.get("data_digest"), dataset.digest()
+    if saved not in (None, found):
+        raise ValueError(
+            f"data: {dataset.name} changed since training: its labels and images had digest {saved[:12]}, now have "
+            f"{found[:12]}; then {about['read']}, now {dataset.summary()}"
+        )
+    return dataset
 
 
 def _open_split(dataset: ImageDataset, about: dict[str, Any]) -> Split:
@@ -168,7 +182,7 @@ def encode(run: Run, images: str, kind: str, *, batch_size: int = 256, num_worke
         run.dataset, items, kind=kind, batch_size=batch_size, num_workers=num_workers, progress=bar
     )
     about = {"num_bits": run.model.config.num_bits, "kind": kind, "images": images, "data": run.dataset.spec}
-    about["class_names"] = run.dataset.class_names
+    about |= {"class_names": run.dataset.class_names, "split": run.about["split"]}
     return Codes(packed, items, run.dataset.labels[items], about)
 
 
@@ -222,7 +236,7 @@ def score(run: Run, kind: str, *, num_workers: int = 0, **rules: Any) -> Scored:
 
 def write_evaluation(path: Path, scored: Scored, run: Run) -> None:
     """Write an evaluation as JSON with the split and the rules it holds for."""
-    record = {"adsq": __version__, "data": run.about["data"], "split": run.about["split"]}
+    record = {"adsq": __version__} | {key: run.about.get(key) for key in ("data", "data_digest", "read", "split")}
     record["code"] = scored.query.about["kind"]
     write_text(path, json.dumps(record | scored.result.to_dict(), indent=1) + "\n")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -15,19 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
-from typer.testing import CliRunner
 
-from adsq.cli import app
 from adsq.index import HammingIndex
+from cli_runner import adsq
 
 COMMANDS = ["train", "encode", "index", "search", "evaluate", "info", "demo"]
-
-
-def adsq(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process and return what it printed."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-    assert result.exit_code == code, result.output
-    return re.sub(r"\s+", " ", result.output)
 
 
 def write_pictures(folder: Path, per_class: int = 14) -> Path:
@@ -89,8 +80,8 @@ def test_evaluate_and_report(run, tmp_path):
     assert record["mean_average_precision"] > 0.6 and record["ties"] == "expected" and record["code"] == "f"
     assert record["split"]["sizes"] == {"query": 12, "training": 24, "database": 30}
     page = (report / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "mAP@all" in page
-    assert len(list(report.glob("*.png"))) == 4
+    assert page.count("data:image/png;base64,") == 5 and "mAP@all" in page
+    assert {path.stem for path in report.glob("*.png")} == {"neighbours", "pr", "precision", "codes", "training"}
 
 
 def test_encode_other_parts_and_kinds(run, tmp_path):

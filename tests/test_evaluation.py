@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adsq import evaluation
+from adsq import ranked
 from adsq.evaluation import evaluate, mean_average_precision
 from adsq.kernels import hamming_average_precision, pack_codes
 
@@ -57,7 +57,7 @@ def written_out(query, database, query_labels, database_labels, radius):
 @pytest.mark.parametrize("labels", ["ids", "rows"])
 @pytest.mark.parametrize("block", [1, 1 << 22])
 def test_every_measure_by_definition(labels, block, monkeypatch):
-    monkeypatch.setattr(evaluation, "BLOCK", block)
+    monkeypatch.setattr(ranked, "BLOCK", block)
     arguments = case(labels)
     result = evaluate(*arguments, num_bits=BITS, radius=3)
     precision_at, ndcg, recall, precision, within = written_out(*arguments, 3)
@@ -151,6 +151,9 @@ QUERY, DATABASE, QUERY_LABELS, DATABASE_LABELS = case()
         ({"k": 0}, "k: expected an integer at least 1, got 0"),
         ({"ties": "best"}, "ties: expected one of"),
         ({"denominator": "k"}, "denominator: expected one of"),
+        ({"denominator": "found", "ties": "expected", "k": 9}, "denominator: 'found' depends on the order of ties"),
+        ({"gain": "log"}, "gain: expected one of"),
+        ({"curve_n": 0}, "curve_n: expected an integer at least 1, got 0"),
         ({"radius": 13}, "radius: expected an integer from 0 to 12, got 13"),
         ({"top_n": (0,)}, "top_n: expected an integer at least 1, got 0"),
     ],

@@ -212,6 +212,7 @@ def test_protocols_by_text() -> None:
         ((1.5, 1), TypeError),
         ((1, True), TypeError),
         ((1, 1, "x"), ValueError),
+        ((0, None), ValueError),
     ],
 )
 def test_wrong_protocols_are_refused(arguments: tuple, error: type[Exception]) -> None:

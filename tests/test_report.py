@@ -158,10 +158,25 @@ def test_pr_curves(tmp_path: Path) -> None:
     for bad, message in [
         ({}, "curves: expected at least one"),
         ({"a": (recall, precision[:2])}, r"curves\['a'\]: expected two of shape"),
-        ({"a": (recall * 100, recall)}, r"curves\['a'\]: expected values in 0..1"),
+        ({"a": (recall * 100, recall)}, r"curves\['a'\]: expected recall in 0..1"),
+        ({"a": (recall, recall - 1)}, r"curves\['a'\]: expected precision in 0..1"),
     ]:
         with pytest.raises(ValueError, match=message):
             report.pr_curve(tmp_path / "bad.png", bad)
+
+
+def test_precision_curves(tmp_path: Path) -> None:
+    n, precision = np.array([1, 20, 1000]), np.array([1.0, 0.9, 0.3])
+    report.precision_curve(tmp_path / "one.png", {"32 bits": (n, precision)})
+    report.precision_curve(tmp_path / "short.png", {"32 bits": (n / 100, precision)})
+    assert count(tmp_path / "one.png", RIGHT) > 100
+    assert not np.array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "short.png")), "the axis tells n"
+    for bad, message in [
+        ({"a": (n, n)}, r"curves\['a'\]: expected precision in 0..1"),
+        ({"a": (-n, precision)}, r"curves\['a'\]: expected n in 0..inf"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            report.precision_curve(tmp_path / "bad.png", bad)
 
 
 def test_statistics_equal_a_direct_computation(tmp_path: Path) -> None:

@@ -1,24 +1,22 @@
-"""Image data sets: uint8 images by index, from memory or from files, and batches of them in a given order."""
+"""Image data sets: uint8 images by index, from memory or from files."""
 
 import hashlib
 import operator
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from adsq.data.checks import Indices, check_indices, check_labels
 from adsq.data.image import check_image_shape, check_image_size, fit_image, load_image
-
-Indices = Tensor | np.ndarray | Sequence[int]
 
 # Hashing fewer files than this is over before a progress bar could be read.
 _PROGRESS_FROM = 5000
@@ -33,6 +31,9 @@ class ImageDataset(Dataset[Tensor], ABC):
         labels: Class ids int64 [N], each in 0..C-1, or multi-hot uint8 [N, C] of 0 and 1.
         class_names: C names.
         image_shape: (channels, height, width) of every image; 1 (grey) or 3 (RGB) channels.
+        parts: Images that the data set itself makes "query", "training" or "database", int64 [n] each; see Protocol.
+        facts: What reading found, by name, such as files missing.
+        compares_contents: Whether splits look for copies of an image, which reads every file.
 
     Raises:
         TypeError: Labels of another dtype.
@@ -47,19 +48,47 @@ class ImageDataset(Dataset[Tensor], ABC):
         labels: Tensor,
         class_names: Sequence[str],
         image_shape: tuple[int, int, int],
+        parts: Mapping[str, Tensor] | None = None,
+        facts: Mapping[str, int] | None = None,
+        compares_contents: bool = True,
     ) -> None:
-        _check_labels(labels, class_names)
+        check_labels(labels, class_names)
         check_image_shape(image_shape)
         self.name = name
         self.spec = spec
         self.labels = labels
         self.class_names = list(class_names)
         self.image_shape = image_shape
+        self.parts = dict(parts or {})
+        self.facts = dict(facts or {})
+        self.compares_contents = compares_contents
         self._hashes: list[bytes] | None = None
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def class_counts(self) -> list[int]:
+        """Images of each class."""
+        labels = self.labels
+        counts = labels.bincount(minlength=self.num_classes) if labels.ndim == 1 else labels.sum(0)
+        return counts.tolist()
+
+    def summary(self) -> dict[str, int]:
+        """What was read: images, classes, and the facts."""
+        return {"images": len(self), "classes": self.num_classes, **self.facts}
+
+    def in_words(self) -> str:
+        """What was read, in a line."""
+        shape = " x ".join(map(str, self.image_shape))
+        facts = ", ".join(f"{name} {count:,}" for name, count in self.facts.items())
+        line = f"{self.name}: {len(self):,} images of {self.num_classes} classes, {shape}"
+        return f"{line} ({facts})" if facts else line
+
+    def digest(self) -> str:
+        """SHA-256 in hex over class names, labels, and contents of images, or relative paths of files (not read)."""
+        parts = [repr(self.class_names).encode(), repr((self.labels.dtype, self.labels.shape)).encode()]
+        return hashlib.sha256(b"".join([*parts, self.labels.numpy().tobytes(), self._identity()])).hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,7 +105,7 @@ class ImageDataset(Dataset[Tensor], ABC):
                 with -1, which must not show as the last image.
             OSError: An image that cannot be read, with its path.
         """
-        return self._read(_check_indices(indices, len(self)))
+        return self._read(check_indices(indices, len(self)))
 
     def content_hashes(self) -> list[bytes]:
         """SHA-256 of every image (32 bytes each), computed at the first call and kept.
@@ -99,6 +128,10 @@ class ImageDataset(Dataset[Tensor], ABC):
     @abstractmethod
     def _hash(self) -> list[bytes]: ...
 
+    def _identity(self) -> bytes:
+        """What tells these images from others."""
+        return b"".join(self.content_hashes())
+
 
 class TensorImageDataset(ImageDataset):
     """Images held in memory.
@@ -110,6 +143,7 @@ class TensorImageDataset(ImageDataset):
         name: As for ImageDataset.
         spec: As for ImageDataset.
         image_size: Side to which images are resized when read, as `load_image` does; None: as they are.
+        parts, facts: As for ImageDataset.
 
     Raises:
         TypeError: Images that are not uint8; floats in particular, whose range (and NaN) would be guesswork.
@@ -125,6 +159,8 @@ class TensorImageDataset(ImageDataset):
         name: str,
         spec: dict[str, Any] | None = None,
         image_size: int | None = None,
+        parts: Mapping[str, Tensor] | None = None,
+        facts: Mapping[str, int] | None = None,
     ) -> None:
         if images.dtype != torch.uint8:
             raise TypeError(f"images: expected uint8 (0..255), got {images.dtype}")
@@ -141,6 +177,8 @@ class TensorImageDataset(ImageDataset):
             labels=labels,
             class_names=class_names,
             image_shape=(channels, height, width),
+            parts=parts,
+            facts=facts,
         )
         self._images = images
 
@@ -170,6 +208,7 @@ class FileImageDataset(ImageDataset):
         image_shape: As for ImageDataset.
         name: As for ImageDataset.
         spec: As for ImageDataset.
+        parts, facts, compares_contents: As for ImageDataset.
 
     Raises:
         TypeError, ValueError: As ImageDataset; also ValueError for files and labels of unequal number.
@@ -185,15 +224,27 @@ class FileImageDataset(ImageDataset):
         image_shape: tuple[int, int, int],
         name: str,
         spec: dict[str, Any] | None = None,
+        parts: Mapping[str, Tensor] | None = None,
+        facts: Mapping[str, int] | None = None,
+        compares_contents: bool = True,
     ) -> None:
         if len(files) != len(labels):
             raise ValueError(f"labels: expected one row for each of {len(files)} files, got {len(labels)}")
-        super().__init__(name=name, spec=spec or {}, labels=labels, class_names=class_names, image_shape=image_shape)
+        super().__init__(
+            name=name,
+            spec=spec or {},
+            labels=labels,
+            class_names=class_names,
+            image_shape=image_shape,
+            parts=parts,
+            facts=facts,
+            compares_contents=compares_contents,
+        )
         self._root = root
         self._files = list(files)
 
     def path(self, index: int) -> str | None:
-        (checked,) = _check_indices([index], len(self)).tolist()
+        (checked,) = check_indices([index], len(self)).tolist()
         return str(self._root / self._files[checked])
 
     def _read(self, indices: Tensor) -> Tensor:
@@ -205,95 +256,5 @@ class FileImageDataset(ImageDataset):
         files = track(self._files, "Hashing images", console=Console(stderr=True), disable=quiet)
         return [hashlib.sha256((self._root / file).read_bytes()).digest() for file in files]
 
-
-def batches(dataset: ImageDataset, indices: Indices, batch_size: int, num_workers: int = 0) -> Iterator[Tensor]:
-    """Read images in batches, in the order of `indices` whatever the workers do.
-
-    Args:
-        dataset: Where the images come from.
-        indices: Image numbers, int [M], each in 0..N-1; repeats and zero length accepted.
-        batch_size: Images a batch; the last batch holds what is left.
-        num_workers: Processes that read ahead; 0 reads in this one.
-
-    Returns:
-        Iterator of uint8 [B, C, H, W]: row i of all batches together is image indices[i].
-
-    Raises:
-        TypeError, ValueError, IndexError: At the call: indices, batch_size or num_workers that cannot be.
-        OSError: While iterating: an image that cannot be read, with its path.
-    """
-    wanted = _check_indices(indices, len(dataset)).tolist()
-    for argument, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-        if operator.index(value) < least:
-            raise ValueError(f"{argument}: expected at least {least}, got {value}")
-    loader: DataLoader[Tensor] = DataLoader(
-        _ErrorsAsValues(dataset),
-        batch_size=batch_size,
-        sampler=wanted,
-        num_workers=num_workers,
-        collate_fn=_unchanged,
-        # An own generator: the loader draws a seed, and reading images must not move the global random state.
-        generator=torch.Generator(),
-    )
-    return _raise_errors(loader)
-
-
-class _ErrorsAsValues(Dataset[Tensor]):
-    """Returns a reader's error instead of raising it.
-
-    Raised in a worker process, it would reach the user wrapped in the text of the worker's traceback.
-    """
-
-    def __init__(self, dataset: ImageDataset) -> None:
-        self._dataset = dataset
-
-    def __getitems__(self, indices: list[int]) -> Tensor | OSError:
-        try:
-            return self._dataset.__getitems__(indices)
-        except OSError as error:
-            return error
-
-
-def _raise_errors(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    for batch in loader:
-        if isinstance(batch, OSError):
-            raise batch
-        yield batch
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _check_indices(indices: Indices, size: int) -> Tensor:
-    """Indices as int64 [M] in 0..size-1."""
-    index = torch.as_tensor(indices)
-    if index.ndim != 1:
-        raise ValueError(f"indices: expected one dimension, got shape {list(index.shape)}")
-    if not index.numel():
-        return torch.empty(0, dtype=torch.int64)
-    if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-        raise TypeError(f"indices: expected integers, got {index.dtype}")
-    index = index.to("cpu", torch.int64)
-    lowest, highest = int(index.min()), int(index.max())
-    if lowest < 0 or highest >= size:
-        raise IndexError(f"index {lowest if lowest < 0 else highest} is outside 0..{size - 1}")
-    return index
-
-
-def _check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
-    num_classes = len(class_names)
-    if labels.dtype not in (torch.int64, torch.uint8):
-        raise TypeError(f"labels: expected int64 class ids or uint8 multi-hot, got {labels.dtype}")
-    if labels.ndim and not len(labels):
-        raise ValueError("labels: the data set holds no images")
-    if labels.dtype == torch.int64 and labels.ndim == 1:
-        wrong, expected = (labels < 0) | (labels >= num_classes), f"class ids 0..{num_classes - 1}"
-    elif labels.dtype == torch.uint8 and labels.ndim == 2 and labels.shape[1] == num_classes:
-        wrong, expected = labels > 1, "0 or 1"
-    else:
-        expected = f"int64 [N] or uint8 [N, {num_classes}]"
-        raise ValueError(f"labels: expected {expected}, got {labels.dtype} {list(labels.shape)}")
-    if wrong.any():
-        place = wrong.nonzero()[0].tolist()
-        raise ValueError(f"labels: expected {expected}, got {int(labels[tuple(place)])} at image {place[0]}")
+    def _identity(self) -> bytes:
+        return "\n".join(self._files).encode()

@@ -1,7 +1,6 @@
 """Fashion-MNIST from its idx files."""
 
 import gzip
-import os
 import zlib
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from adsq.data.dataset import TensorImageDataset
+from adsq.data.disk import cache_folder
 
 _SPLITS = ("train", "t10k")
 _NAMES = [f"{split}-{kind}-ubyte" for split in _SPLITS for kind in ("images-idx3", "labels-idx1")]
@@ -37,7 +37,7 @@ def load_fashion_mnist(
         ValueError: A file that is not idx of the right kind, is truncated or too long, holds a label outside
             0..9, or does not fit the others.
     """
-    root = (_cache_folder() if root is None else Path(root).expanduser()).absolute()
+    root = (cache_folder() if root is None else Path(root).expanduser()).absolute()
     files = _find(root)
     if files is None and download:
         try:
@@ -63,10 +63,6 @@ def load_fashion_mnist(
         spec={"source": "fashion-mnist", "root": str(root), "image_size": image_size},
         image_size=image_size,
     )
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "adsq"
 
 
 def _find(root: Path) -> dict[str, Path] | None:

@@ -46,7 +46,7 @@ def load_folder(root: str | Path, image_size: int | None = None) -> FileImageDat
     files: list[str] = []
     counts = []
     for name in classes:
-        images, rest = _list_class(root, name)
+        images, rest = list_class(root, name)
         files += images
         others += rest
         counts.append(len(images))
@@ -71,7 +71,7 @@ def load_folder(root: str | Path, image_size: int | None = None) -> FileImageDat
     )
 
 
-def _list_class(root: Path, name: str) -> tuple[list[str], list[str]]:
+def list_class(root: Path, name: str) -> tuple[list[str], list[str]]:
     """Paths below root of the images and of the other files of one class, sorted."""
     images: list[str] = []
     others: list[str] = []

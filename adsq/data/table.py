@@ -2,13 +2,13 @@
 
 import csv
 import functools
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from adsq.data.dataset import FileImageDataset
+from adsq.data.disk import list_files
 from adsq.data.folder import DEFAULT_IMAGE_SIZE
 from adsq.data.image import check_image_size
 
@@ -55,7 +55,7 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
     """Paths and labels of all rows, checked."""
     line_of: dict[str, int] = {}
     row_labels = []
-    list_files = functools.cache(lambda folder: _list_files(table.parent / folder))
+    listing = functools.cache(lambda folder: list_files(table.parent / folder))
     # utf-8-sig: spreadsheets put a byte order mark before the header.
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -69,7 +69,7 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
                 if path in line_of:
                     raise ValueError(f"path {path} is on line {line_of[path]} already")
                 folder, slash, name = path.rpartition("/")
-                if name not in list_files(folder + slash):
+                if name not in listing(folder + slash):
                     raise ValueError(f"no such image file: {table.parent / path}")
                 line_of[path] = reader.line_num
                 row_labels.append(labels)
@@ -97,15 +97,6 @@ def _read_row(row: list[str]) -> tuple[str, list[str]]:
     if len(set(labels)) < len(labels):
         raise ValueError(f"a label twice in {row[1]!r}")
     return path, labels
-
-
-def _list_files(folder: Path) -> frozenset[str]:
-    """Names of the files in a folder: one listing, where a stat for each image is slow on network disks."""
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
 
 
 def _encode(row_labels: list[list[str]], class_names: list[str]) -> Tensor:

@@ -4,9 +4,9 @@ Figures are drawn through matplotlib's object interface: nothing here touches py
 Files are written by `adsq.files`: an older picture is replaced only by a complete one.
 """
 
-from adsq.report.curves import pr_curve, training_curves
+from adsq.report.curves import pr_curve, precision_curve, training_curves
 from adsq.report.grid import retrieval_grid
 from adsq.report.page import html_page
 from adsq.report.statistics import code_statistics
 
-__all__ = ["code_statistics", "html_page", "pr_curve", "retrieval_grid", "training_curves"]
+__all__ = ["code_statistics", "html_page", "pr_curve", "precision_curve", "retrieval_grid", "training_curves"]

@@ -1,4 +1,4 @@
-"""Lines: precision over recall, and what the trainer logged."""
+"""Lines: precision over recall and over n, and what the trainer logged."""
 
 from __future__ import annotations
 
@@ -27,21 +27,47 @@ def pr_curve(
         ValueError: There is no curve, or recall and precision are not of one length or not in 0..1.
         OSError: The file cannot be written.
     """
+    _draw_precision(path, curves, title, "recall", 1)
+
+
+def precision_curve(
+    path: PathLike, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str = "Precision of the first n"
+) -> None:
+    """Draw the precision of the first n neighbours over n.
+
+    Args:
+        path: The PNG file to write.
+        curves: n and precision by name: integer or float [P] of at least 0, and float [P] in 0..1; points with NaN are
+            left out.
+        title: Heading of the picture.
+
+    Raises:
+        ValueError: There is no curve, or n and precision are not of one length or out of range.
+        OSError: The file cannot be written.
+    """
+    _draw_precision(path, curves, title, "n", math.inf)
+
+
+def _draw_precision(
+    path: PathLike, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, over: str, largest: float
+) -> None:
+    """Draw precision over something in 0..largest."""
     if not curves:
         raise ValueError("curves: expected at least one, got none")
     figure = new_figure(6.4, 4.8)
     axes = figure.add_subplot()
     for number, (name, curve) in enumerate(curves.items()):
-        recall, precision = (array(values).astype(np.float64) for values in curve)
-        if recall.ndim != 1 or recall.shape != precision.shape:
-            raise ValueError(f"curves[{name!r}]: expected two of shape [P], got {recall.shape}, {precision.shape}")
-        known = ~(np.isnan(recall) | np.isnan(precision))
-        recall, precision = recall[known], precision[known]
-        if any(((values < 0) | (values > 1 + 1e-6)).any() for values in (recall, precision)):  # 1e-6: float32
-            raise ValueError(f"curves[{name!r}]: expected values in 0..1, got others")
-        marker = "o" if recall.size <= 70 else ""
-        axes.plot(recall, precision, marker=marker, markersize=3.5, label=shorten(name, 40), **line_style(number))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        x, precision = (array(values).astype(np.float64) for values in curve)
+        if x.ndim != 1 or x.shape != precision.shape:
+            raise ValueError(f"curves[{name!r}]: expected two of shape [P], got {x.shape}, {precision.shape}")
+        known = ~(np.isnan(x) | np.isnan(precision))
+        x, precision = x[known], precision[known]
+        for what, values, highest in ((over, x, largest), ("precision", precision, 1)):
+            if ((values < 0) | (values > highest + 1e-6)).any():  # 1e-6: float32
+                raise ValueError(f"curves[{name!r}]: expected {what} in 0..{highest}, got others")
+        marker = "o" if x.size <= 70 else ""
+        axes.plot(x, precision, marker=marker, markersize=3.5, label=shorten(name, 40), **line_style(number))
+    axes.set(xlim=(0, None if math.isinf(largest) else largest), ylim=(0, 1.02), xlabel=over, ylabel="precision")
     tidy(axes, textwrap.fill(title, 58), grid=True)
     add_legend(axes)
     save(figure, path)
