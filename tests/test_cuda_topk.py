@@ -132,6 +132,19 @@ def test_more_ties_than_candidates_are_ranked(emulator):
     assert check(emulator, "plain", queries, database, 10, settled=1) == [0, 0]
 
 
+def test_queries_that_the_sample_misleads_are_ranked(emulator):
+    """Ten copies of the query lie where the sample looks: it takes them for many, and the filter finds fewer than k."""
+    n, sample = 9000, 60
+    queries, database = random_codes(1, 64, 1), random_codes(n, 64, 2)
+    for i in range(10):
+        first, end, mixed = i * n // sample, (i + 1) * n // sample, (i + 1) * 2654435761 % 2**32
+        database[first + (mixed ^ mixed >> 15) % (end - first)] = queries[0]
+    for matrices in MATRICES:
+        options = {"matrices": matrices, "sample": sample, "settled": 1}
+        assert check(emulator, "plain", queries, database, 20, **options) == [0]
+        assert check(emulator, "plain", queries, database, 10, **options) == [1]
+
+
 def test_rounds_lower_the_threshold(emulator):
     """A sample of one in a hundred lets more pass than there is room for, unless what is found shuts others out."""
     queries, database = random_codes(2, 64, 1), random_codes(400_000, 64, 2)
