@@ -84,7 +84,7 @@ def test_sanitizers_find_nothing(emulator, build, num_bits, matrices):
     """In rounds of the filter, in its lists that are full, and in the ranking of what is left."""
     if matrices and num_bits > 256:
         pytest.skip("not compared on tensor cores")
-    n, q = (2100, 3) if build == "address" else (700, 2)
+    n, q = (4095, 3) if build == "address" else (700, 2)  # one code less than blocks hold, whatever the width
     queries, database = random_codes(q, num_bits, 1), random_codes(n, num_bits, 2)
     shift = 0 if num_bits % 32 == 0 else num_bits % 4
     for order, k, capacity in (("reverse", 10, 8192), ("random:3", 5, 20), ("warp", n + 1, 8192)):
@@ -130,6 +130,13 @@ def test_data_that_is_hard_to_sample(emulator, kind, k, matrices):
 def test_more_ties_than_candidates_are_ranked(emulator):
     queries, database = random_codes(2, 64, 1), random_codes(1, 64, 2).repeat(9000, 1)
     assert check(emulator, "plain", queries, database, 10, settled=1) == [0, 0]
+
+
+@pytest.mark.parametrize("k", [256, 2048])
+def test_ties_beyond_all_that_the_selection_has_room_for(emulator, k):
+    queries = random_codes(1, 64, 1)
+    database = torch.cat((random_codes(10, 64, 2), queries.repeat(3000, 1)))
+    assert check(emulator, "address", queries, database, k, settled=1) == [1]
 
 
 def test_queries_that_the_sample_misleads_are_ranked(emulator):

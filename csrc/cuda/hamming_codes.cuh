@@ -49,7 +49,7 @@ __device__ __forceinline__ void copy_words(const void* from, uint32_t* words) {
   }
 }
 
-// Words `first` to first + kWords of a code; bits beyond its end are zero.
+// Words `first` to first + kWords of a code; bits beyond its end are zero, also where it ends before.
 template <int kWords>
 __device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
   constexpr int kUnit = kWords % 4 == 0 ? 16 : kWords == 2 ? 8 : 4;

@@ -24,8 +24,8 @@ class BitCounts {
     return kWide ? (num_words + kWords - 1) / kWords * kWords : kWords == 3 ? 4 : kWords;
   }
   static __device__ uint32_t query_word(const Codes& queries, int64_t query, int i) {
-    uint32_t word = 0;
-    if (i < queries.num_words()) load_words<1>(queries, query, i, &word);
+    uint32_t word;
+    load_words<1>(queries, query, i, &word);
     return word;
   }
   static __device__ int row_at(int q) { return q; }
@@ -95,8 +95,8 @@ class BitMatrices {
   // Of each four words (two, if there are no more) the complements first, as they stand opposite the codes'
   static __device__ uint32_t query_word(const Codes& queries, int64_t query, int i) {
     const int at = i / (2 * kPiece) * kPiece + i % kPiece;
-    uint32_t word = 0;
-    if (at < queries.num_words()) load_words<1>(queries, query, at, &word);
+    uint32_t word;
+    load_words<1>(queries, query, at, &word);
     return i / kPiece % 2 == 0 ? ~word : word;
   }
   static __device__ int row_at(int q) { return threadIdx.x % 4 * 2 + q; }
@@ -112,7 +112,7 @@ class BitMatrices {
       for (int p = 0; p < kPieces; ++p) {
         const int at = p * kPiece + threadIdx.x % kPiece;
         uint32_t word = 0;
-        if (index < database.count && at < database.num_words()) load_words<1>(database, index, at, &word);
+        if (index < database.count) load_words<1>(database, index, at, &word);
         codes_[p][r] = kWords == 2 && threadIdx.x % 4 >= 2 ? ~word : word;
       }
     }
