@@ -1,4 +1,4 @@
-"""The command line: adsq train | encode | index | search | evaluate | info | demo."""
+"""The command line: adsq train | encode | index | search | export | evaluate | info | demo."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]
             except KeyboardInterrupt:
                 err.print("stopped; files written so far are whole")
                 raise typer.Exit(130) from None
-            except (ValueError, OSError, ArithmeticError, NotImplementedError) as error:
+            except (ValueError, OSError, ArithmeticError, ImportError, NotImplementedError) as error:
                 if _debug:
                     raise
                 err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
@@ -212,6 +212,21 @@ def search(
     if grid is not None:
         run_report.draw_neighbours(grid, pictures, dataset, distances, items)
         out.print(f"wrote {escape(str(grid))}")
+
+
+@command("adsq export runs/digits-32/index.adsq")
+def export(
+    index_file: Annotated[Path, typer.Argument(metavar="INDEX", help="File of adsq index.", show_default=False)],
+    out_file: Annotated[Path | None, typer.Option("--out", help="File to write; codes.parquet beside INDEX.")] = None,
+) -> None:
+    """Write codes and ids to a Parquet file that DuckDB and ClickHouse search by the SQL of adsq.export.search_sql."""
+    from adsq import workflow
+    from adsq.index import HammingIndex
+
+    loaded = HammingIndex.load(index_file)
+    path = out_file or index_file.parent / workflow.PARQUET_FILE
+    workflow.export(loaded, path)
+    out.print(f"wrote {len(loaded):,} codes of {loaded.num_bits} bits to {escape(str(path))}")
 
 
 @command("adsq evaluate runs/digits-32 --report runs/digits-32/report")

@@ -79,7 +79,7 @@ def write_tensors(
     except TypeError as error:
         raise TypeError(f"meta: expected what JSON can hold, got {error}") from error
 
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(_header(facts, entries, _NO_DIGEST, _NO_DIGEST))
         data_hash = hashlib.sha256()
         for name in order:
@@ -153,7 +153,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: The file cannot be written; an older file at `path` is as it was.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(data)
 
 
@@ -163,8 +163,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file aside that takes the place of `path` when the block ends without an exception."""
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file aside that takes the place of `path` when the block ends without an exception.
+
+    Args:
+        path: The file to write. A symbolic link is followed; permissions follow the umask.
+
+    Raises:
+        OSError: The file cannot be written; an older file at `path` is as it was.
+    """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -234,6 +235,29 @@ class HammingIndex:
             raise ValueError(f"{os.fspath(path)}: not a valid index ({error})") from error
         index._storage = FlatStorage(codes, ids, next_id)
         return index
+
+    def shard(self, rank: int, world_size: int) -> HammingIndex:
+        """Return the part for one of several processes (`adsq.sharded`): parts are contiguous in ids and equal in size.
+
+        Codes and ids are shared with this index, not copied, until one of the two changes. New codes need ids of your
+        own: by default every part gives the same.
+
+        Args:
+            rank: Which part, 0 to world_size - 1.
+            world_size: Number of parts; where it does not divide the codes, some have one more.
+
+        Raises:
+            TypeError: An argument is no integer.
+            ValueError: An argument is out of range.
+        """
+        world_size = _checks.check_int(world_size, "world_size", 1)
+        rank = _checks.check_int(rank, "rank", 0, world_size - 1)
+        rows, next_id = self._storage.snapshot()
+        part = slice(rows.size * rank // world_size, rows.size * (rank + 1) // world_size)
+        new = HammingIndex(self.num_bits)
+        new.meta = copy.deepcopy(self.meta)
+        new._storage = FlatStorage(rows.codes[part], rows.ids[part], next_id)
+        return new
 
     @classmethod
     def from_faiss(cls, index: Any, num_bits: int | None = None) -> HammingIndex:

@@ -59,7 +59,7 @@ def training_bar(trainer: Trainer) -> Iterator[Callable[[int, dict[str, float]],
         yield after_step
 
 
-def encoding_bar(description: str, batches: int) -> Callable[[Iterator[Tensor]], Iterator[Tensor]]:
+def batch_bar(description: str, batches: int) -> Callable[[Iterator[Tensor]], Iterator[Tensor]]:
     """Return a wrapper of an iterator over batches that shows a bar."""
 
     def wrap(steps: Iterator[Tensor]) -> Iterator[Tensor]:

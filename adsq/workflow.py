@@ -24,17 +24,19 @@ from adsq.checkpoint import (
 )
 from adsq.data import ImageDataset, Protocol, Split
 from adsq.evaluation import Evaluation, evaluate
+from adsq.export import ROW_GROUP, to_parquet
 from adsq.files import read_tensors, write_tensors, write_text
 from adsq.index import HammingIndex
 from adsq.networks import ADSQ, ModelConfig
 from adsq.objective import ObjectiveConfig
-from adsq.progress import console, encoding_bar, training_bar
+from adsq.progress import batch_bar, console, training_bar
 from adsq.training import Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
-CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = (
+CODES_FILE, INDEX_FILE, PARQUET_FILE, METRICS_FILE, EVALUATION_FILE = (
     "codes.safetensors",
     "index.adsq",
+    "codes.parquet",
     "metrics.jsonl",
     "evaluation.json",
 )
@@ -177,7 +179,7 @@ def encode(run: Run, images: str, kind: str, *, batch_size: int = 256, num_worke
     if images not in parts:
         raise ValueError(f"images: expected one of {', '.join(parts)}, got {images!r}")
     items = parts[images]
-    bar = encoding_bar(f"encoding {images}", -(-len(items) // batch_size))
+    bar = batch_bar(f"encoding {images}", -(-len(items) // batch_size))
     packed = run.model.encode(
         run.dataset, items, kind=kind, batch_size=batch_size, num_workers=num_workers, progress=bar
     )
@@ -206,6 +208,11 @@ def build_index(codes: Codes) -> HammingIndex:
     index.add(codes.packed, ids=codes.items)
     index.meta = codes.about
     return index
+
+
+def export(index: HammingIndex, path: Path) -> None:
+    """Write codes and ids of an index to a Parquet file."""
+    to_parquet(index, path, progress=batch_bar("exporting", -(-len(index) // ROW_GROUP)))
 
 
 def encode_pictures(index: HammingIndex, pictures: Sequence[Path], model: Path | None) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import parquet
 from torchvision.transforms.v2.functional import to_pil_image
 
 from adsq.index import HammingIndex
 from cli_runner import adsq
 
-COMMANDS = ["train", "encode", "index", "search", "evaluate", "info", "demo"]
+COMMANDS = ["train", "encode", "index", "search", "export", "evaluate", "info", "demo"]
 
 
 def write_pictures(folder: Path, per_class: int = 14) -> Path:
@@ -70,6 +71,21 @@ def test_search_by_picture(run, pictures, tmp_path):
 def test_search_for_more_than_there_is(run, pictures):
     said = adsq("search", run / "index.adsq", "--image", pictures / "red/0.png", "-k", 1000)
     assert said.count(".png") == 31, "30 neighbours and the title; padding is not shown"
+
+
+def test_export(run, tmp_path):
+    out = tmp_path / "out.parquet"
+    for options, path in ((["--out", out], out), ([], run / "codes.parquet")):
+        assert f"wrote 30 codes of 20 bits to {path}" in adsq("export", run / "index.adsq", *options)
+        table = parquet.read_table(path)
+        assert table.schema.names == ["id", "w0"] and table.num_rows == 30
+
+
+def test_export_without_pyarrow(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = adsq("export", run / "index.adsq", "--out", tmp_path / "out.parquet", code=1)
+    assert said.startswith("error: pyarrow is not installed") and "pip install pyarrow" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluate_and_report(run, tmp_path):
@@ -165,6 +181,8 @@ def test_bad_input_is_one_line(arguments, words, tmp_path, monkeypatch):
         (["evaluate", "{tmp}/short.safetensors"], "short.safetensors"),
         (["encode", "{run}", "--images", "some"], "images: expected one of"),
         (["index", "{run}/model.safetensors"], "'adsq-model'"),
+        (["export", "{tmp}/short.adsq"], "short.adsq"),
+        (["export", "{run}/model.safetensors"], "'adsq-model'"),
         (["train", "--data", "{tmp}/empty"], "empty"),
     ],
 )
