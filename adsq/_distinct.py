@@ -10,9 +10,7 @@ from torch import Tensor
 
 from adsq._rows import FlatRows
 from adsq.kernels.distinct_codes import MAX_ROWS, op
-from adsq.kernels.hamming_topk import op as search
 
-_REPEATED_QUERIES = 8  # from so many queries on, equal ones are looked for
 _FEW_QUERIES = 32  # below that, a filter is not worth finding the codes it leaves
 
 
@@ -79,23 +77,12 @@ class DistinctRows:
         """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
         if allowed is not None:
             return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None)
-        if queries.shape[0] >= _REPEATED_QUERIES:
-            first, numbers = op.distinct_codes(queries)
-            if len(first) < len(numbers):
-                distances, ids = self._topk(queries[first], k)
-                return distances[numbers], ids[numbers]
-        return self._topk(queries, k)
-
-    def _topk(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        wanted = max(1, min(k, self.codes.shape[0]))
-        found = search.hamming_topk(queries, self.codes, wanted, None)
-        return op.distinct_topk(*found, k, self.offsets, self.rows, self._names)
+        return op.distinct_topk(queries, self.codes, k, self.offsets, self.rows, self._names)
 
     def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
         radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
-        found = search.hamming_range(queries, self.codes, radius)
-        return op.distinct_range(*found, self.offsets, self.rows, self._names)
+        return op.distinct_range(queries, self.codes, radius, self.offsets, self.rows, self._names)
 
     def _among(self, allowed: Tensor, few: bool) -> DistinctRows | FlatRows:
         positions, found = self.find(allowed)

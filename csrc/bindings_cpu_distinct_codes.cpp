@@ -41,66 +41,59 @@ std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
   return {offsets, rows};
 }
 
-// Lists, and the tensors that hold them.
-struct ListTensors {
-  Tensor offsets, rows;
+// Queries and distinct codes, and the tensors that hold them.
+struct Inputs {
+  Tensor queries, codes, offsets, rows;
   std::optional<Tensor> ids;
 
-  ListTensors(const Tensor& list_offsets, const Tensor& list_rows, const std::optional<Tensor>& row_ids)
-      : offsets(as_contiguous(list_offsets)), rows(as_contiguous(list_rows)), ids(contiguous(row_ids)) {}
+  Inputs(const Tensor& some, const Tensor& all, const Tensor& list_offsets, const Tensor& list_rows,
+         const std::optional<Tensor>& row_ids)
+      : queries(as_contiguous(some)),
+        codes(as_contiguous(all)),
+        offsets(as_contiguous(list_offsets)),
+        rows(as_contiguous(list_rows)) {
+    check_pair(queries, codes);
+    if (row_ids) ids = as_contiguous(*row_ids);
+  }
 
-  cpu::RowLists lists() const {
+  static cpu::Codes codes_of(const Tensor& codes) {
+    return {static_cast<const uint8_t*>(codes.const_data_ptr()), codes.size(0), codes.size(1)};
+  }
+
+  cpu::DistinctCodes database() const {
     const int64_t num_rows = rows.numel();
-    STD_TORCH_CHECK(offsets.numel() >= 1, "offsets: expected one entry or more");
-    return {entries<int32_t>(offsets, "offsets", ScalarType::Int, offsets.numel()),
-            entries<int32_t>(rows, "rows", ScalarType::Int, num_rows), offsets.numel() - 1, num_rows,
+    return {codes_of(codes), entries<int32_t>(offsets, "offsets", ScalarType::Int, codes.size(0) + 1),
+            entries<int32_t>(rows, "rows", ScalarType::Int, num_rows), num_rows,
             ids ? entries<int64_t>(*ids, "ids", ScalarType::Long, num_rows) : nullptr};
   }
 };
 
-std::tuple<Tensor, Tensor> expand_topk(const Tensor& distances, const Tensor& indices, int64_t k, const Tensor& offsets,
-                                       const Tensor& rows, const std::optional<Tensor>& ids) {
-  check_matrix(distances, "distances");
-  check_matrix(indices, "indices");
-  const int64_t num_queries = distances.size(0), width = distances.size(1);
+std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
+                                         const Tensor& rows, const std::optional<Tensor>& ids) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
-  STD_TORCH_CHECK(distances.scalar_type() == ScalarType::Int && indices.scalar_type() == ScalarType::Long &&
-                      indices.size(0) == num_queries && indices.size(1) == width,
-                  "distances, indices: expected int32 and int64 of one shape");
-  const Tensor near = as_contiguous(distances), codes = as_contiguous(indices);
-  const ListTensors tensors(offsets, rows, ids);
-  Tensor all_distances = empty_on_cpu({num_queries, k}, ScalarType::Int);
-  Tensor all_ids = empty_on_cpu({num_queries, k}, ScalarType::Long);
-  cpu::expand_topk({num_queries, nullptr, width, static_cast<const int32_t*>(near.const_data_ptr()),
-                    static_cast<const int64_t*>(codes.const_data_ptr())},
-                   tensors.lists(), k, static_cast<int32_t*>(all_distances.mutable_data_ptr()),
-                   static_cast<int64_t*>(all_ids.mutable_data_ptr()), torch_threads());
-  return {all_distances, all_ids};
+  const Inputs inputs(queries, codes, offsets, rows, ids);
+  Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
+  Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
+  cpu::distinct_topk(Inputs::codes_of(inputs.queries), inputs.database(), k,
+                     static_cast<int32_t*>(distances.mutable_data_ptr()),
+                     static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads());
+  return {distances, found};
 }
 
-std::tuple<Tensor, Tensor, Tensor> expand_range(const Tensor& query_offsets, const Tensor& distances,
-                                                const Tensor& indices, const Tensor& offsets, const Tensor& rows,
-                                                const std::optional<Tensor>& ids) {
-  const Tensor begins = as_contiguous(query_offsets), near = as_contiguous(distances), codes = as_contiguous(indices);
-  const int64_t num_queries = begins.numel() - 1, total = near.numel();
-  STD_TORCH_CHECK(num_queries >= 0, "query_offsets: expected one entry or more");
-  const auto* begin = entries<int64_t>(begins, "query_offsets", ScalarType::Long, num_queries + 1);
-  for (int64_t q = 0; q <= num_queries; ++q) {
-    STD_TORCH_CHECK(begin[q] >= (q == 0 ? 0 : begin[q - 1]) && begin[q] <= total,
-                    "query_offsets: expected ascending places in distances");
-  }
-  const cpu::FoundCodes found{num_queries, begin, 0, entries<int32_t>(near, "distances", ScalarType::Int, total),
-                              entries<int64_t>(codes, "indices", ScalarType::Long, total)};
-  const ListTensors tensors(offsets, rows, ids);
-  const cpu::RowLists lists = tensors.lists();
-  const std::vector<int64_t> expanded = cpu::expanded_offsets(found, lists);
-  Tensor all_offsets = empty_on_cpu({num_queries + 1}, ScalarType::Long);
-  Tensor all_distances = empty_on_cpu({expanded.back()}, ScalarType::Int);
-  Tensor all_ids = empty_on_cpu({expanded.back()}, ScalarType::Long);
-  std::copy(expanded.begin(), expanded.end(), static_cast<int64_t*>(all_offsets.mutable_data_ptr()));
-  cpu::expand_range(found, lists, expanded.data(), static_cast<int32_t*>(all_distances.mutable_data_ptr()),
-                    static_cast<int64_t*>(all_ids.mutable_data_ptr()), torch_threads());
-  return {all_offsets, all_distances, all_ids};
+std::tuple<Tensor, Tensor, Tensor> distinct_range(const Tensor& queries, const Tensor& codes, int64_t radius,
+                                                  const Tensor& offsets, const Tensor& rows,
+                                                  const std::optional<Tensor>& ids) {
+  STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
+  const Inputs inputs(queries, codes, offsets, rows, ids);
+  const cpu::DistinctCodes database = inputs.database();
+  const cpu::Threads threads = torch_threads();
+  const cpu::DistinctRange range(Inputs::codes_of(inputs.queries), database, radius, threads);
+  const int64_t total = range.offsets().back();
+  Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
+  Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);
+  std::copy(range.offsets().begin(), range.offsets().end(), static_cast<int64_t*>(begins.mutable_data_ptr()));
+  range.write(static_cast<int32_t*>(distances.mutable_data_ptr()), static_cast<int64_t*>(found.mutable_data_ptr()));
+  return {begins, distances, found};
 }
 
 }  // namespace
@@ -108,8 +101,8 @@ std::tuple<Tensor, Tensor, Tensor> expand_range(const Tensor& query_offsets, con
 STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("distinct_codes", TORCH_BOX(&number_codes));
   library.impl("distinct_rows", TORCH_BOX(&list_rows));
-  library.impl("distinct_topk", TORCH_BOX(&expand_topk));
-  library.impl("distinct_range", TORCH_BOX(&expand_range));
+  library.impl("distinct_topk", TORCH_BOX(&distinct_topk));
+  library.impl("distinct_range", TORCH_BOX(&distinct_range));
 }
 
 }  // namespace adsq

@@ -75,54 +75,59 @@ def test_the_nearest_codes_hold_the_nearest_rows(
     queries, database = random_codes(q, num_bits, seed + 1), random_codes(n, num_bits, seed, distinct)
     ids = 2**33 + 3 * torch.arange(n) if named else None
     codes, offsets, rows = lists_of(database)
-    wanted = max(1, min(k, len(codes)))
-    found = [torch.from_numpy(array) for array in brute_topk(queries, codes, wanted)]
-    assert_equal(both("distinct_topk", *found, k, offsets, rows, ids), brute_topk(queries, database, k, None, ids))
+    queries = queries[torch.randint(0, max(1, q), (q,), generator=torch.Generator().manual_seed(seed))]
+    assert_equal(
+        both("distinct_topk", queries, codes, k, offsets, rows, ids), brute_topk(queries, database, k, None, ids)
+    )
     for radius in (0, num_bits // 2, num_bits):
-        found = [torch.from_numpy(array) for array in brute_range(queries, codes, radius)]
-        expanded = both("distinct_range", *found, offsets, rows, ids)
+        expanded = both("distinct_range", queries, codes, radius, offsets, rows, ids)
         assert_equal(expanded, brute_range(queries, database, radius, ids))
 
 
-def test_long_lists_at_one_distance() -> None:
-    """Enough rows to sort by digits, of lists that cross, and a limit that cuts them at each length."""
-    database = torch.randint(0, 256, (40, 1), dtype=torch.uint8)[torch.randint(40, (70_000,))]
-    queries = torch.tensor([[0], [255], [170]], dtype=torch.uint8)
+@pytest.mark.parametrize("kind", ["even", "one has nearly all", "far ones have all"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_lists_at_one_distance(kind: str, threads: int) -> None:
+    """Enough rows to sort by digits, lists that cross, k that cut them anywhere, and first guesses of any quality."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(5)
+    numbers = torch.randint(3000, (40_000,), generator=generator)
+    codes = random_codes(3000, 16, 0)
+    if kind == "one has nearly all":
+        numbers[torch.rand(40_000, generator=generator) < 0.95] = 7
+    if kind == "far ones have all":  # all codes near the queries have one row
+        near = (codes[:, 0] == 0).nonzero().squeeze(1)
+        numbers = torch.cat([near, near.new_full((40_000,), int((codes[:, 0] == 255).nonzero()[0]))])
+    database = codes[numbers]
+    queries = torch.tensor([[0, 0], [255, 0], [0, 85], [0, 0], [1, 1], [0, 255], [0, 85], [7, 85]], dtype=torch.uint8)
     codes, offsets, rows = lists_of(database)
-    for k in (1, 3, 1000, 5000, 70_000):
-        found = [torch.from_numpy(array) for array in brute_topk(queries, codes, min(k, len(codes)))]
-        assert_equal(op.distinct_topk(*found, k, offsets, rows), brute_topk(queries, database, k))
-    torch.set_num_threads(2)
-    found = [torch.from_numpy(array) for array in brute_range(queries, codes, 8)]
-    assert_equal(op.distinct_range(*found, offsets, rows), brute_range(queries, database, 8))
+    for k in (1, 3, 65, 1000, 5000, len(database)):
+        assert_equal(op.distinct_topk(queries, codes, k, offsets, rows), brute_topk(queries, database, k))
+    for radius in (0, 3, 8):
+        assert_equal(op.distinct_range(queries, codes, radius, offsets, rows), brute_range(queries, database, radius))
 
 
 def test_lists_that_are_damaged_are_refused() -> None:
     """As those of a mapped file may be, which nobody has looked at."""
     offsets, rows = torch.tensor([0, 2, 3], dtype=torch.int32), torch.tensor([0, 2, 1], dtype=torch.int32)
-    distances, codes = torch.zeros(1, 2, dtype=torch.int32), torch.tensor([[0, 1]])
-    assert op.distinct_topk(distances, codes, 3, offsets, rows)[1].tolist() == [[0, 1, 2]]
+    codes = torch.zeros(2, 1, dtype=torch.uint8)
+    assert op.distinct_topk(codes, codes, 3, offsets, rows)[1].tolist() == [[0, 1, 2]] * 2
     for bad, message in [
-        ((codes + 1, offsets, rows), "indices: expected numbers of codes"),
-        ((codes, offsets + 1, rows), "offsets: expected places"),
-        ((codes, offsets - 1, rows), "offsets: expected places"),
-        ((codes, offsets, rows + 1), "rows: expected rows"),
-        ((codes, offsets, rows - 1), "rows: expected rows"),
-        ((codes, offsets.long(), rows), "offsets"),
-        ((codes, offsets, rows.long()), "rows"),
+        ((offsets + 1, rows), "offsets: expected places"),
+        ((offsets - 1, rows), "offsets: expected places"),
+        ((offsets, rows + 1), "rows: expected rows"),
+        ((offsets, rows - 1), "rows: expected rows"),
+        ((offsets[:2], rows), "offsets"),
+        ((offsets.long(), rows), "offsets"),
+        ((offsets, rows.long()), "rows"),
+        ((offsets, rows, torch.arange(2)), "ids"),
     ]:
-        index, *lists = bad
         with pytest.raises((RuntimeError, IndexError), match=message):
-            op.distinct_topk(distances, index, 3, *lists)
+            op.distinct_topk(codes, codes, 3, *bad)
         with pytest.raises((RuntimeError, IndexError), match=message):
-            op.distinct_range(torch.tensor([0, 2]), distances[0], index[0], *lists)
-    for begins in ([1, 0], [0, 3], [-1, 2]):
-        with pytest.raises(RuntimeError, match="query_offsets"):
-            op.distinct_range(torch.tensor(begins), distances[0], codes[0], offsets, rows)
-    with pytest.raises(RuntimeError, match="numbers: expected 0 to 1"):
-        op.distinct_rows(rows, 2)
-    with pytest.raises(RuntimeError, match="numbers: expected 0 to 1"):
-        op.distinct_rows(rows - 1, 2)
+            op.distinct_range(codes, codes, 0, *bad)
+    for numbers in (rows, rows - 1):
+        with pytest.raises(RuntimeError, match="numbers: expected 0 to 1"):
+            op.distinct_rows(numbers, 2)
 
 
 def test_bad_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +143,11 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ops_are_well_formed() -> None:
     database, queries = random_codes(50, 16, 0, 9), random_codes(4, 16, 1)
     codes, offsets, rows = lists_of(database)
-    topk = [torch.from_numpy(array) for array in brute_topk(queries, codes, 5)]
-    within = [torch.from_numpy(array) for array in brute_range(queries, codes, 8)]
     calls = [
         (op.distinct_codes, (database,)),
         (op.distinct_rows, (op.distinct_codes(database)[1], len(codes))),
-        (op.distinct_topk, (*topk, 7, offsets, rows, torch.arange(50))),
-        (op.distinct_range, (*within, offsets, rows, None)),
+        (op.distinct_topk, (queries, codes, 7, offsets, rows, torch.arange(50))),
+        (op.distinct_range, (queries, codes, 8, offsets, rows, None)),
     ]
     for function, arguments in calls:
         torch.library.opcheck(function, arguments)

@@ -79,13 +79,12 @@ def test_any_sequence_of_calls_equals_the_oracle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adsq._storage.SMALLEST", 2)  # "auto" looks early, and so changes its mind
-    monkeypatch.setattr("adsq._distinct._REPEATED_QUERIES", 2)
     monkeypatch.setattr("adsq._distinct._FEW_QUERIES", seed % 2 * 9)
     pool = random_codes(64, num_bits, seed)[: min(spread, 64)]  # few codes: many equal distances
     random = np.random.default_rng(seed)
     index, oracle, next_id = HammingIndex(num_bits, distinct), Oracle(), 0
     for number, (step, argument) in enumerate(steps):
-        queries = random_codes(3, num_bits, number)[random.integers(0, 3, 3)]
+        queries = random_codes(3, num_bits, number)[random.integers(0, 3, 3 + seed % 2 * 7)]
         if step == "add":
             codes = pool[random.integers(0, len(pool), argument)]
             index.add(codes)

@@ -1,9 +1,9 @@
-// Codes that repeat, stored once: finding them, listing their rows, and turning what a search finds among them into rows.
+// Codes that repeat, stored once: finding them, listing their rows, and searching each code once for the nearest rows.
 #pragma once
 #include <cstdint>
 #include <vector>
 
-#include "cpu/threads.h"
+#include "cpu/hamming_topk.h"
 
 namespace adsq::cpu {
 
@@ -11,40 +11,39 @@ namespace adsq::cpu {
 // There are at most INT32_MAX rows.
 std::vector<int64_t> number_codes(const uint8_t* rows, int64_t count, int64_t width, int32_t* numbers);
 
-// Rows by code: those of code c are rows[offsets[c]], ..., rows[offsets[c + 1] - 1], ascending.
-struct RowLists {
-  const int32_t* offsets;
-  const int32_t* rows;
-  int64_t num_codes, num_rows;
-  const int64_t* ids;  // of the rows, ascending; null: the rows themselves
-};
-
 // Writes num_codes + 1 offsets and `count` rows from the number of each row's code, all below num_codes.
 void list_rows(const int32_t* numbers, int64_t count, int64_t num_codes, int32_t* offsets, int32_t* rows);
 
-// What a search has found among the codes: those of query q in places first(q)..last(q) - 1, by (distance, code).
-struct FoundCodes {
-  int64_t num_queries;
-  const int64_t* query_offsets;  // num_queries + 1; null: `width` places a query
-  int64_t width;
-  const int32_t* distances;
-  const int64_t* codes;  // -1 ends those of a query
-
-  int64_t first(int64_t q) const { return query_offsets == nullptr ? q * width : query_offsets[q]; }
-  int64_t last(int64_t q) const { return first(q + 1); }
+// Distinct codes, numbered by their first rows. The rows of code c are rows[offsets[c]], ..., rows[offsets[c + 1] - 1],
+// ascending.
+struct DistinctCodes {
+  Codes codes;
+  const int32_t* offsets;
+  const int32_t* rows;
+  int64_t num_rows;
+  const int64_t* ids;  // of the rows, ascending; null: the rows themselves
 };
 
-// The first k rows of the codes found, by (distance, row), as ids: [num_queries, k], filled up as hamming_topk does.
-// Where codes are numbered by their first row, and the k nearest codes are given, these are the k nearest rows.
-// Throws std::out_of_range for a code or row that is not there.
-void expand_topk(const FoundCodes& found, const RowLists& lists, int64_t k, int32_t* distances, int64_t* ids,
-                 const Threads& threads);
+// As hamming_topk over all rows. Throws std::out_of_range where offsets or rows are damaged, here and below.
+void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
+                   const Threads& threads);
 
-// Where the rows of each query begin: num_queries + 1 numbers.
-std::vector<int64_t> expanded_offsets(const FoundCodes& found, const RowLists& lists);
+// As RangeSearch over all rows.
+class DistinctRange {
+ public:
+  DistinctRange(const Codes& queries, const DistinctCodes& database, int64_t radius, const Threads& threads);
 
-// All rows of the codes found, by (distance, row), as ids.
-void expand_range(const FoundCodes& found, const RowLists& lists, const int64_t* offsets, int32_t* distances,
-                  int64_t* ids, const Threads& threads);
+  const std::vector<int64_t>& offsets() const { return offsets_; }
+  void write(int32_t* distances, int64_t* ids) const;
+
+ private:
+  const DistinctCodes& database_;
+  const Threads& threads_;
+  std::vector<int32_t> numbers_;       // of each query among the distinct ones
+  std::vector<int64_t> found_offsets_;  // of the codes that distinct queries have found
+  std::vector<int32_t> distances_;
+  std::vector<int64_t> codes_;
+  std::vector<int64_t> offsets_;
+};
 
 }  // namespace adsq::cpu

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adsq.kernels._ops import plain_op
 from adsq.kernels.distinct_codes import reference
+from adsq.kernels.hamming_topk import op as search
 
 
 @plain_op("adsq::distinct_codes")
@@ -34,30 +35,35 @@ def _(numbers: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
 
 @plain_op("adsq::distinct_topk")
 def distinct_topk(
-    distances: Tensor, indices: Tensor, k: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor, codes: Tensor, k: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Codes found, int32 and int64 [Q, c], lists of their rows -> int32 [Q, k], rows or their ids int64 [Q, k]."""
-    return reference.distinct_topk(distances, indices, k, offsets, rows, ids)
+    """uint8 [Q, B], distinct codes [D, B], lists of their rows -> distances int32 [Q, k], rows or ids int64 [Q, k]."""
+    return reference.distinct_topk(queries, codes, k, offsets, rows, ids, search=search.hamming_topk)
 
 
 @torch.library.register_fake("adsq::distinct_topk")
 def _(
-    distances: Tensor, indices: Tensor, k: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor, codes: Tensor, k: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    return distances.new_empty(distances.shape[0], k), indices.new_empty(distances.shape[0], k)
+    shape = (queries.shape[0], k)
+    return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
 
 
 @plain_op("adsq::distinct_range")
 def distinct_range(
-    query_offsets: Tensor, distances: Tensor, indices: Tensor, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor, codes: Tensor, radius: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes found, int64 [Q + 1], int32 and int64 [total], and their rows -> the same of all rows (or their ids)."""
-    return reference.distinct_range(query_offsets, distances, indices, offsets, rows, ids)
+    """As above -> offsets int64 [Q + 1], distances int32 [total], rows (or ids) int64 [total]."""
+    return reference.distinct_range(queries, codes, radius, offsets, rows, ids, search=search.hamming_range)
 
 
 @torch.library.register_fake("adsq::distinct_range")
 def _(
-    query_offsets: Tensor, distances: Tensor, indices: Tensor, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor, codes: Tensor, radius: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
-    return torch.empty_like(query_offsets), distances.new_empty(total), indices.new_empty(total)
+    return (
+        queries.new_empty(queries.shape[0] + 1, dtype=torch.int64),
+        queries.new_empty(total, dtype=torch.int32),
+        queries.new_empty(total, dtype=torch.int64),
+    )

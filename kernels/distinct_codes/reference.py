@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from adsq.kernels.hamming_topk.reference import BLOCK, NO_DISTANCE, NO_INDEX, blocks
+from adsq.kernels.hamming_topk.reference import BLOCK, NO_DISTANCE, NO_INDEX, blocks, hamming_range, hamming_topk
 
 # A row's place in the order is (query, distance) << ROW_BITS | row: room for 2^31 rows and 2^19 queries at a time.
 ROW_BITS = 31
@@ -33,37 +35,54 @@ def distinct_rows(numbers: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
 
 
 def distinct_topk(
-    distances: Tensor, indices: Tensor, k: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    offsets: Tensor,
+    rows: Tensor,
+    ids: Tensor | None = None,
+    *,
+    search: Callable[..., tuple[Tensor, Tensor]] = hamming_topk,
 ) -> tuple[Tensor, Tensor]:
-    """Return the first k rows of the codes found, by (distance, row): int32 [Q, k] and rows or ids, int64 [Q, k]."""
-    found = indices >= 0
-    counts = torch.where(found, offsets.diff()[indices.clamp(min=0)].clamp(max=k), 0) if rows.shape[0] else found.int()
-    all_distances = distances.new_full((distances.shape[0], k), NO_DISTANCE)
-    all_ids = indices.new_full((distances.shape[0], k), NO_INDEX)
+    """Return the k nearest rows by (distance, row): distances int32 [Q, k] and rows or their ids int64 [Q, k]."""
+    distances, indices = search(queries, codes, max(1, min(k, codes.shape[0])), mask=None)
+    found_distances = distances.new_full((queries.shape[0], k), NO_DISTANCE)
+    found = indices.new_full((queries.shape[0], k), NO_INDEX)
+    if codes.shape[0] == 0:
+        return found_distances, found
+    counts = offsets.diff()[indices].clamp(max=k)
     largest = max(1, int(counts.sum(dim=1).max()) if counts.numel() else 1)
     for part, some in blocks(counts, min(1 << 16, max(1, BLOCK // largest))):
         query, distance, row = _expand(some, distances[part], indices[part], offsets, rows)
         place = torch.arange(len(query), device=query.device) - torch.searchsorted(query, query)
         kept = place < k
         query, place = query[kept] + part.start, place[kept]
-        all_distances[query, place], all_ids[query, place] = distance[kept], _ids_of(row[kept], ids)
-    return all_distances, all_ids
+        found_distances[query, place], found[query, place] = distance[kept], _ids_of(row[kept], ids)
+    return found_distances, found
 
 
 def distinct_range(
-    query_offsets: Tensor, distances: Tensor, indices: Tensor, offsets: Tensor, rows: Tensor, ids: Tensor | None = None
+    queries: Tensor,
+    codes: Tensor,
+    radius: int,
+    offsets: Tensor,
+    rows: Tensor,
+    ids: Tensor | None = None,
+    *,
+    search: Callable[..., tuple[Tensor, Tensor, Tensor]] = hamming_range,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all rows of the codes found, by (distance, row): offsets int64 [Q + 1], int32 and int64 [total]."""
-    all_offsets = torch.zeros_like(query_offsets)
+    """Return all rows within a radius by (distance, row): offsets int64 [Q + 1], int32 and int64 [total]."""
+    begins, distances, indices = search(queries, codes, radius)
+    found_offsets = torch.zeros_like(begins)
     found = [(distances[:0], indices[:0])]
-    for query in range(query_offsets.shape[0] - 1):
-        some = slice(int(query_offsets[query]), int(query_offsets[query + 1]))
+    for query in range(queries.shape[0]):
+        some = slice(int(begins[query]), int(begins[query + 1]))
         counts = offsets.diff()[indices[some]]
         _, distance, row = _expand(counts[None], distances[None, some], indices[None, some], offsets, rows)
-        all_offsets[query + 1] = all_offsets[query] + len(row)
+        found_offsets[query + 1] = found_offsets[query] + len(row)
         found.append((distance, _ids_of(row, ids)))
-    all_distances, all_ids = (torch.cat(pieces) for pieces in zip(*found, strict=True))
-    return all_offsets, all_distances, all_ids
+    found_distances, found_rows = (torch.cat(pieces) for pieces in zip(*found, strict=True))
+    return found_offsets, found_distances, found_rows
 
 
 def _expand(
@@ -73,9 +92,9 @@ def _expand(
     counts = counts.long()
     queries = torch.arange(counts.shape[0], device=counts.device)[:, None].expand_as(counts)
     each = counts.reshape(-1)
-    starts = offsets[indices.reshape(-1).clamp(min=0)].long() - (each.cumsum(0) - each)
+    starts = offsets[indices.reshape(-1)].long() - (each.cumsum(0) - each)
     places = starts.repeat_interleave(each) + torch.arange(int(each.sum()), device=counts.device)
-    groups = (queries * (MAX_DISTANCE + 1) + distances.clamp(max=MAX_DISTANCE)).reshape(-1).repeat_interleave(each)
+    groups = (queries * (MAX_DISTANCE + 1) + distances).reshape(-1).repeat_interleave(each)
     keys = (groups << ROW_BITS | rows[places]).sort().values
     groups = keys >> ROW_BITS
     return groups // (MAX_DISTANCE + 1), (groups % (MAX_DISTANCE + 1)).int(), keys & ((1 << ROW_BITS) - 1)
