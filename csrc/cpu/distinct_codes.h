@@ -39,7 +39,7 @@ class DistinctRange {
  private:
   const DistinctCodes& database_;
   const Threads& threads_;
-  std::vector<int32_t> numbers_;       // of each query among the distinct ones
+  std::vector<int32_t> numbers_;        // of each query among the distinct ones
   std::vector<int64_t> found_offsets_;  // of the codes that distinct queries have found
   std::vector<int32_t> distances_;
   std::vector<int64_t> codes_;

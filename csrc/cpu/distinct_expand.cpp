@@ -51,7 +51,8 @@ int64_t Expander::expand(const FoundCodes& found, int64_t limit, int32_t* distan
 
 int64_t Expander::count(const DistinctCodes& database, int64_t code) {
   const int64_t first = database.offsets[code], last = database.offsets[code + 1];
-  if (first < 0 || last < first || last > database.num_rows) throw std::out_of_range("offsets: expected places in rows");
+  if (first < 0 || last < first || last > database.num_rows)
+    throw std::out_of_range("offsets: expected places in rows");
   return last - first;
 }
 

@@ -20,8 +20,8 @@ class Expander {
  public:
   explicit Expander(const DistinctCodes& database) : database_(database) {}
 
-  // Writes the first `limit` rows of the codes by (distance, row), as ids, and returns how many these are. Of codes that
-  // are cut, only those rows before which no row of a code left out can be.
+  // Writes the first `limit` rows of the codes by (distance, row), as ids, and returns how many these are. Of codes
+  // that are cut, only those rows before which no row of a code left out can be.
   int64_t expand(const FoundCodes& found, int64_t limit, int32_t* distances, int64_t* ids);
 
   // How many rows a code has.
