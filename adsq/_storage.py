@@ -3,94 +3,24 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from adsq.kernels.hamming_topk import op
+from adsq._distinct import DistinctRows, mostly_distinct
+from adsq._rows import FlatRows, new_codes
+from adsq.kernels.distinct_codes import MAX_ROWS
 
 LARGEST_ID = 2**63 - 1
+# "auto" stores equal codes once below the first share of distinct codes, and each row with its code above the second;
+# it looks whenever the rows have doubled, from so many rows on.
+REPEATED, DISTINCT, SMALLEST = 0.7, 0.8, 4096
+
+Rows: TypeAlias = FlatRows | DistinctRows
 
 
-@dataclass(frozen=True)
-class FlatRows:
-    """Rows in ascending order of id, each with its code. Never changes, so a search needs no lock.
-
-    The buffers may be longer than `size`: rows are appended in place, where no older `FlatRows` looks. Searches
-    call the ops and not their public functions, since `HammingIndex` has checked the arguments.
-    """
-
-    code_buffer: Tensor  # uint8 [>= size, B]
-    id_buffer: Tensor  # int64 [>= size]
-    size: int
-
-    @cached_property
-    def codes(self) -> Tensor:
-        """The codes, uint8 [size, B]."""
-        return self.code_buffer[: self.size]
-
-    @cached_property
-    def ids(self) -> Tensor:
-        """The ids, int64 [size], ascending."""
-        return self.id_buffer[: self.size]
-
-    @cached_property
-    def _names(self) -> Tensor | None:
-        """What an op turns row numbers into: ids, or None where the ids are the row numbers."""
-        return None if self.size == 0 or int(self.ids[-1]) == self.size - 1 else self.ids
-
-    def find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the position of each id, int64 [M], and whether it is there at all, bool [M]."""
-        if self.size == 0:
-            return torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-        positions = torch.searchsorted(self.ids, ids).clamp_(max=self.size - 1)
-        return positions, self.ids[positions] == ids
-
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
-        mask = None
-        if allowed is not None:
-            positions, found = self.find(allowed)
-            mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
-            mask[positions[found]] = True
-        return op.hamming_topk(queries, self.codes, k, mask, self._names)
-
-    def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
-        radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
-        return op.hamming_range(queries, self.codes, radius, self._names)
-
-    def precedes(self, other: FlatRows) -> bool:
-        """Whether every id here is below every id there."""
-        return self.size == 0 or other.size == 0 or bool(self.ids[-1] < other.ids[0])
-
-    def merged(self, other: FlatRows) -> FlatRows:
-        """Return the rows of both, which share no id. Only the newest rows of a buffer may be merged."""
-        size = self.size + other.size
-        if not self.precedes(other):
-            ids, order = torch.cat([self.ids, other.ids]).sort()
-            return FlatRows(torch.cat([self.codes, other.codes])[order], ids, size)
-        code_buffer, id_buffer = self.code_buffer, self.id_buffer
-        if size > id_buffer.shape[0]:
-            room = max(size, 2 * self.size)  # so that many small appends copy each row only a few times
-            code_buffer = _new_codes(room, code_buffer)
-            id_buffer = id_buffer.new_empty(room)
-            code_buffer[: self.size], id_buffer[: self.size] = self.codes, self.ids
-        code_buffer[self.size : size], id_buffer[self.size : size] = other.codes, other.ids
-        return FlatRows(code_buffer, id_buffer, size)
-
-    def without(self, positions: Tensor) -> FlatRows:
-        """Return the rows that are not at `positions`."""
-        keep = torch.ones(self.size, dtype=torch.bool, device=self.ids.device)
-        keep[positions] = False
-        ids = self.ids[keep]
-        return FlatRows(self.codes[keep], ids, ids.shape[0])
-
-
-class FlatStorage:
+class Storage:
     """One row for every id. Threads may call any method at the same time, `to` apart.
 
     New rows wait in runs, each sorted by id and more than twice as large as the next. So N rows added in
@@ -98,10 +28,14 @@ class FlatStorage:
     runs first.
     """
 
-    def __init__(self, codes: Tensor, ids: Tensor, next_id: int) -> None:
-        """Keep codes, uint8 [N, B], with ids, int64 [N] and ascending; new ids begin at `next_id`."""
-        self._runs = [FlatRows(codes, ids, ids.shape[0])]
+    def __init__(self, rows: Rows, next_id: int, distinct: bool | Literal["auto"]) -> None:
+        """Keep rows; new ids begin at `next_id`. `distinct` is whether equal codes are stored once."""
+        self.distinct = distinct
+        if distinct is True and isinstance(rows, FlatRows):
+            rows = DistinctRows.of(rows)
+        self._runs: list[Rows] = [rows]
         self._next_id = next_id
+        self._judged = rows.size  # rows when "auto" looked last
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -112,12 +46,12 @@ class FlatStorage:
         """Where the rows are."""
         return self._runs[0].ids.device
 
-    def rows(self) -> FlatRows:
+    def rows(self) -> Rows:
         """Return all rows."""
         runs = self._runs  # replaced by changes, never changed itself: one run needs no lock
         return runs[0] if len(runs) == 1 else self.snapshot()[0]
 
-    def snapshot(self) -> tuple[FlatRows, int]:
+    def snapshot(self) -> tuple[Rows, int]:
         """Return all rows and the id that the next row gets by default."""
         with self._lock:
             return self._merged(), self._next_id
@@ -141,11 +75,18 @@ class FlatStorage:
                 if not run.precedes(new):
                     refuse(ids[run.find(ids)[1]], "is in the index already")
             runs = [*self._runs, new]
-            while len(runs) > 1 and (runs[-2].size <= 2 * runs[-1].size or runs[-2].precedes(runs[-1])):
+            if len(self) + count > MAX_ROWS:
+                if self.distinct is True:
+                    raise ValueError(f"codes: expected at most {MAX_ROWS} in all where equal ones are stored once")
+                runs[0] = runs[0].flat()
+            while len(runs) > 1 and runs[-2].takes(runs[-1]):
                 runs[-2:] = [runs[-2].merged(runs[-1])]
             if runs[-1] is new:  # not copied by a merge, and the caller's tensors may change later
-                runs[-1] = FlatRows(_new_codes(count, codes).copy_(codes), ids.clone(), count)
+                runs[-1] = FlatRows(new_codes(count, codes).copy_(codes), ids.clone(), count)
             self._runs, self._next_id = runs, max(self._next_id, int(ids[-1]) + 1)
+            if self.distinct == "auto" and len(self) >= max(SMALLEST, 2 * self._judged):
+                self._judged = len(self)
+                self._runs = [_suited(self._merged())]
 
     def remove(self, ids: Tensor) -> None:
         """Remove the rows with these ids. When one is not there, nothing is removed."""
@@ -158,10 +99,9 @@ class FlatStorage:
     def to(self, device: str | torch.device) -> None:
         """Move all rows to a device."""
         with self._lock:
-            rows = self._merged()
-            self._runs = [FlatRows(rows.codes.to(device), rows.ids.to(device), rows.size)]
+            self._runs = [self._merged().to(device)]
 
-    def _merged(self) -> FlatRows:
+    def _merged(self) -> Rows:
         runs = list(self._runs)
         while len(runs) > 1:
             runs[-2:] = [runs[-2].merged(runs[-1])]
@@ -169,11 +109,14 @@ class FlatStorage:
         return runs[0]
 
 
-def _new_codes(rows: int, like: Tensor) -> Tensor:
-    """Return uninitialised codes. numpy asks for huge pages where torch does not, and a scan is faster over them."""
-    if like.device.type != "cpu":
-        return like.new_empty(rows, like.shape[1])
-    return torch.from_numpy(np.empty((rows, like.shape[1]), dtype=np.uint8))
+def _suited(rows: Rows) -> Rows:
+    """Return the rows as "auto" wants them."""
+    if isinstance(rows, DistinctRows):
+        return rows.flat() if rows.share > DISTINCT else rows
+    if mostly_distinct(rows.codes, REPEATED):
+        return rows
+    distinct = DistinctRows.of(rows)
+    return distinct if distinct.share < REPEATED else rows
 
 
 def refuse(ids: Tensor, why: str) -> None:

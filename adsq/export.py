@@ -47,7 +47,7 @@ def to_parquet(
     if not isinstance(index, HammingIndex):
         raise TypeError(f"index: expected a HammingIndex, got {type(index).__name__}")
     pyarrow, parquet = _pyarrow()
-    rows = index._storage.rows()
+    rows = index._storage.rows().flat()
     words = [f"w{number}" for number in range(_num_words(index.num_bits))]
     # Columns that may hold no NULL stay plain types in ClickHouse.
     fields = [("id", pyarrow.int64()), *((word, pyarrow.uint64()) for word in words)]

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adsq import _faiss, files
+from adsq import _faiss, _index_file
 from adsq._arrays import as_ids, from_numpy, like
-from adsq._storage import FlatStorage, refuse
+from adsq._rows import FlatRows
+from adsq._storage import Storage, refuse
 from adsq.kernels import _checks
 
 __all__ = ["HammingIndex"]
-
-_VERSION = 1  # of the layout in the file
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 Ids: TypeAlias = "Tensor | np.ndarray | list[int] | range"
@@ -44,22 +43,20 @@ class HammingIndex:
 
         Args:
             num_bits: Length of a code, 1 to 4096.
-            distinct: Whether equal codes are stored once. For now every code has its own row: "auto" and
-                False are the same.
+            distinct: Whether equal codes are stored and searched once, with a list of their ids: less memory and
+                faster searches where codes repeat, as trained ones do, with the same results. "auto" looks at what
+                has been added whenever that has doubled, and does so where fewer than 70 % of the codes are distinct.
 
         Raises:
-            NotImplementedError: `distinct` is True.
             TypeError, ValueError: An argument is not one of these.
         """
         self.num_bits = _checks.check_num_bits(num_bits)
-        if distinct is True:
-            raise NotImplementedError("distinct: storing equal codes once is not there yet, use 'auto' or False")
-        if distinct is not False:
+        if not isinstance(distinct, bool):
             _checks.check_choice(distinct, "distinct", ("auto",))
         self.meta: dict[str, Any] = {}
         width = (self.num_bits + 7) // 8
         no_codes, no_ids = torch.empty(0, width, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-        self._storage = FlatStorage(no_codes, no_ids, next_id=0)
+        self._storage = Storage(FlatRows(no_codes, no_ids, 0), 0, distinct)
 
     def __len__(self) -> int:
         return len(self._storage)
@@ -182,7 +179,7 @@ class HammingIndex:
         rows = self._storage.rows()
         positions, found = rows.find(wanted)
         refuse(wanted[~found], "is not in the index")
-        return like(ids, rows.codes[positions])
+        return like(ids, rows.codes_at(positions))
 
     def to(self, device: str | torch.device) -> HammingIndex:
         """Move the index to a device, in place as in `torch.nn.Module.to`, and return it."""
@@ -197,9 +194,7 @@ class HammingIndex:
             OSError: The file cannot be written; an older one is as it was.
         """
         rows, next_id = self._storage.snapshot()
-        meta = {"num_bits": self.num_bits, "next_id": next_id, "meta": self.meta}
-        tensors = {"codes": rows.codes, "ids": rows.ids}
-        files.write_tensors(path, tensors, kind="index", version=_VERSION, meta=meta)
+        _index_file.write(path, _index_file.Content(self.num_bits, self._storage.distinct, next_id, self.meta, rows))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], mmap: bool = False) -> HammingIndex:
@@ -218,29 +213,17 @@ class HammingIndex:
             OSError: The file is missing or cannot be read.
             ValueError: The file is damaged, truncated, or not an index; the message says which.
         """
-        tensors, meta = files.read_tensors(path, kind="index", version=_VERSION, mmap=mmap)
-        try:
-            index = cls(meta["num_bits"])
-            index.meta = meta["meta"]
-            codes, ids = tensors["codes"], tensors["ids"]
-            next_id = _checks.check_int(meta["next_id"], "next_id", 0)
-            _checks.check_packed(codes, "codes", index.num_bits)
-            if ids.dtype != torch.int64 or ids.shape != codes.shape[:1]:
-                raise ValueError(f"{list(codes.shape)} codes with ids {ids.dtype} {list(ids.shape)}")
-            if not mmap:
-                _checks.check_pad_bits(codes, "codes", index.num_bits)
-                if not bool((ids.diff(prepend=ids.new_tensor([-1])) > 0).all()):
-                    raise ValueError("ids not in ascending order")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)}: not a valid index ({error})") from error
-        index._storage = FlatStorage(codes, ids, next_id)
+        content = _index_file.read(path, mmap)
+        index = cls(content.num_bits, content.distinct)
+        index.meta = content.meta
+        index._storage = Storage(content.rows, content.next_id, content.distinct)
         return index
 
     def shard(self, rank: int, world_size: int) -> HammingIndex:
         """Return the part for one of several processes (`adsq.sharded`): parts are contiguous in ids and equal in size.
 
-        Codes and ids are shared with this index, not copied, until one of the two changes. New codes need ids of your
-        own: by default every part gives the same.
+        Codes and ids are shared with this index, not copied, until one of the two changes, unless equal codes are stored
+        once. New codes need ids of your own: by default every part gives the same.
 
         Args:
             rank: Which part, 0 to world_size - 1.
@@ -256,7 +239,8 @@ class HammingIndex:
         part = slice(rows.size * rank // world_size, rows.size * (rank + 1) // world_size)
         new = HammingIndex(self.num_bits)
         new.meta = copy.deepcopy(self.meta)
-        new._storage = FlatStorage(rows.codes[part], rows.ids[part], next_id)
+        flat = FlatRows(rows.flat().codes[part], rows.ids[part], part.stop - part.start)
+        new._storage = Storage(flat, next_id, self._storage.distinct)
         return new
 
     @classmethod
@@ -295,7 +279,7 @@ class HammingIndex:
         Raises:
             ImportError: FAISS is not installed (`pip install faiss-cpu`).
         """
-        rows = self._storage.rows()
+        rows = self._storage.rows().flat()
         return _faiss.write(rows.codes.cpu().numpy(), rows.ids.cpu().numpy())
 
     def _codes(self, codes: Tensor | np.ndarray, name: str) -> Tensor:

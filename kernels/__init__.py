@@ -11,6 +11,7 @@ if __name__ != "adsq.kernels":
 
 from adsq.kernels import _extension
 from adsq.kernels.codes import pack_codes, unpack_codes
+from adsq.kernels.distinct_codes import distinct_codes
 from adsq.kernels.hamming_ranking import hamming_average_precision, hamming_relevance_histogram
 from adsq.kernels.hamming_topk import hamming_range, hamming_topk
 from adsq.kernels.pairwise_similarity import (
@@ -24,6 +25,7 @@ _extension.load_libraries()
 implementations = _extension.implementations
 
 __all__ = [
+    "distinct_codes",
     "hamming_average_precision",
     "hamming_range",
     "hamming_relevance_histogram",

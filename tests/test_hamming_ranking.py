@@ -122,6 +122,18 @@ def test_rows_of_another_dtype_mean_the_same(kind):
     check_ranking(queries, database, random_labels(5, "uint8", 70, 0), random_labels(90, kind, 70, 1), 24, None)
 
 
+@pytest.mark.parametrize("kind", ["ids", "bool", "float32"])
+@pytest.mark.parametrize(("q", "n"), [((700, None), (500, 20)), ((700, 30), (5000, 40)), ((600, None), (5000, 9))])
+def test_items_that_repeat_are_counted_once(q, n, kind):
+    """Queries and, for so many queries, database items whose codes and labels are equal."""
+    queries, database = random_codes(q[0], 20, 0, q[1]), random_codes(n[0], 20, 1, n[1])
+    labels = random_labels(q[0], kind, 3, 2), random_labels(n[0], kind, 3, 3)
+    check_ranking(queries, database, *labels, 20, 100, FAST_VARIANTS)
+    # Items that repeat only after the first ones; none do.
+    check_ranking(queries, torch.cat([random_codes(400, 20, 4), database[:-400]]), *labels, 17, None, FAST_VARIANTS)
+    check_ranking(queries, random_codes(n[0], 20, 5), *labels, 20, 100, FAST_VARIANTS)
+
+
 def test_without_classes_nothing_is_relevant():
     check_ranking(random_codes(3, 9, 0), random_codes(20, 9, 1), torch.ones(3, 0), torch.ones(20, 0), 9, None)
 

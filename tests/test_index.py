@@ -60,21 +60,31 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     num_bits=st.sampled_from(WIDTHS),
     spread=st.sampled_from([1, 2, 2**31]),
+    distinct=st.sampled_from([False, True, "auto"]),
     steps=steps,
     seed=st.integers(0, 99),
 )
 def test_any_sequence_of_calls_equals_the_oracle(
-    tmp_path: Path, num_bits: int, spread: int, steps: list[tuple[str, Any]], seed: int, random_codes: Callable
+    tmp_path: Path,
+    num_bits: int,
+    spread: int,
+    distinct: bool | str,
+    steps: list[tuple[str, Any]],
+    seed: int,
+    random_codes: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("adsq._storage.SMALLEST", 2)  # "auto" looks early, and so changes its mind
+    monkeypatch.setattr("adsq._distinct._FEW_QUERIES", seed % 2 * 9)
     pool = random_codes(64, num_bits, seed)[: min(spread, 64)]  # few codes: many equal distances
     random = np.random.default_rng(seed)
-    index, oracle, next_id = HammingIndex(num_bits), Oracle(), 0
+    index, oracle, next_id = HammingIndex(num_bits, distinct), Oracle(), 0
     for number, (step, argument) in enumerate(steps):
-        queries = random_codes(3, num_bits, number)
+        queries = random_codes(3, num_bits, number)[random.integers(0, 3, 3 + seed % 2 * 7)]
         if step == "add":
             codes = pool[random.integers(0, len(pool), argument)]
             index.add(codes)
@@ -127,9 +137,10 @@ def test_any_sequence_of_calls_equals_the_oracle(
     assert_searches_equal(index, oracle, pool, len(known) + 1)
 
 
+@pytest.mark.parametrize("distinct", [False, True])
 @pytest.mark.parametrize("num_bits", WIDTHS)
-def test_an_empty_index(num_bits: int, tmp_path: Path, random_codes: Callable) -> None:
-    index = HammingIndex(num_bits)
+def test_an_empty_index(num_bits: int, distinct: bool, tmp_path: Path, random_codes: Callable) -> None:
+    index = HammingIndex(num_bits, distinct)
     queries = random_codes(2, num_bits)
     index.add(queries[:0])
     index.add(queries[:0], [])
@@ -165,7 +176,7 @@ def test_order_does_not_depend_on_the_order_of_the_adds(random_codes: Callable) 
 
 
 def test_small_pieces_move_each_row_few_times(monkeypatch: pytest.MonkeyPatch, random_codes: Callable) -> None:
-    from adsq._storage import FlatRows
+    from adsq._rows import FlatRows
 
     moved = 0
     merged = FlatRows.merged

@@ -104,8 +104,8 @@ def test_files_that_are_no_index_are_refused(tmp_path: Path, mmap: bool) -> None
     files.write_tensors(path, {}, kind="checkpoint", version=1, meta={})
     with pytest.raises(ValueError, match="a: expected a file of kind 'index', got one of kind 'checkpoint'"):
         HammingIndex.load(path, mmap)
-    files.write_tensors(path, {}, kind="index", version=2, meta={})
-    with pytest.raises(ValueError, match=r"a: version 2 of kind 'index' is newer than this adsq reads \(1\)"):
+    files.write_tensors(path, {}, kind="index", version=3, meta={})
+    with pytest.raises(ValueError, match=r"a: version 3 of kind 'index' is newer than this adsq reads \(2\)"):
         HammingIndex.load(path, mmap)
 
 
@@ -198,7 +198,7 @@ def test_an_index_larger_than_the_memory_is_mapped_at_once(tmp_path: Path, monke
 
 
 def test_searches_of_a_map_do_not_copy_it(tmp_path: Path, random_codes: Callable) -> None:
-    index = HammingIndex(2048)
+    index = HammingIndex(2048, distinct=False)
     index.add(np.tile(random_codes(1000, 2048), (125, 1)))
     index.save(tmp_path / "a")
     script = """

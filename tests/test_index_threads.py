@@ -8,14 +8,18 @@ import pytest
 from adsq.index import HammingIndex
 
 
-def test_concurrent_searches_equal_serial_ones(random_codes: Callable) -> None:
-    codes, ids = random_codes(1200, 64), np.random.default_rng(2).permutation(1200)
+@pytest.mark.parametrize("distinct", [False, True])
+def test_concurrent_searches_equal_serial_ones(random_codes: Callable, distinct: bool) -> None:
+    codes, ids = (
+        random_codes(500, 64)[np.random.default_rng(0).integers(0, 500, 1200)],
+        np.random.default_rng(2).permutation(1200),
+    )
     serial = HammingIndex(64)
     serial.add(codes, ids)
     parts = [codes[start : start + 5] for start in range(0, 200, 5)]
     expected = [serial.search(part, 10) for part in parts]
     for _ in range(5):
-        index = HammingIndex(64)
+        index = HammingIndex(64, distinct)
         for start in range(0, 1200, 200):  # out of order, so that the first search has runs to merge
             index.add(codes[start : start + 200], ids[start : start + 200])
         with ThreadPoolExecutor(8) as pool:
@@ -23,9 +27,10 @@ def test_concurrent_searches_equal_serial_ones(random_codes: Callable) -> None:
         np.testing.assert_equal(found, expected)
 
 
+@pytest.mark.parametrize("distinct", [False, True])
 @pytest.mark.parametrize("ascending", [True, False])
 def test_searches_of_8_threads_during_adds_see_a_state_between_two_adds(
-    random_codes: Callable, ascending: bool
+    random_codes: Callable, ascending: bool, distinct: bool
 ) -> None:
     rows, piece = 600, 10
     codes = random_codes(rows, 16)
@@ -33,7 +38,7 @@ def test_searches_of_8_threads_during_adds_see_a_state_between_two_adds(
     query = codes[:1]
     distance = np.unpackbits(codes ^ query, axis=1).sum(1)
     order = np.lexsort((ids, distance))
-    index = HammingIndex(16)
+    index = HammingIndex(16, distinct)
     index.add(codes[:piece], ids[:piece])
 
     def add() -> None:

@@ -25,6 +25,7 @@ struct Input {
   const Labels& query_labels;
   const Labels& database_labels;
   const uint64_t* words;  // of the queries
+  const int32_t* counts;  // how often each code of the database is there; null: once
 
   const uint64_t* label(int64_t query) const { return query_labels.words + query * query_labels.num_words; }
 };
@@ -35,6 +36,9 @@ struct Stretch {
   int64_t count;
   const uint16_t* relevant;
   int64_t num_relevant;
+  const int32_t* counts;  // how often each code is there; null: once
+
+  int64_t times(int64_t code) const { return counts == nullptr ? 1 : counts[code]; }
 };
 
 // Some queries, those with equal labels next to each other, and one pass over the database for all of them.
@@ -73,7 +77,8 @@ class Batch {
           const int64_t found =
               new_labels ? find_relevant(queries_[i], blocks[s], relevant) : stretches[s].num_relevant;
           input_.kernels.distances(blocks[s], input_.words + queries_[i] * num_words, num_words, distances);
-          stretches[s] = {distances, blocks[s].count, relevant, found};
+          const int32_t* counts = input_.counts == nullptr ? nullptr : input_.counts + blocks[s].first;
+          stretches[s] = {distances, blocks[s].count, relevant, found, counts};
         }
         visit(i, stretches);
       }
@@ -139,11 +144,19 @@ class Counters {
   void count(int64_t query, const Stretch* stretches) {
     int64_t* counts[kStretches];
     for (int s = 0; s < kStretches; ++s) counts[s] = all(query, s);
-    for_codes(stretches, [counts](int s, int64_t, uint16_t distance) { ++counts[s][distance]; });
+    if (stretches[0].counts == nullptr) {
+      for_codes(stretches, [counts](int s, int64_t, uint16_t distance) { ++counts[s][distance]; });
+    } else {
+      for_codes(stretches, [counts, stretches](int s, int64_t i, uint16_t distance) {
+        counts[s][distance] += stretches[s].counts[i];
+      });
+    }
     for (int s = 0; s < kStretches; ++s) {
       const Stretch& stretch = stretches[s];
       int64_t* found = relevant(query, s);
-      for (int64_t r = 0; r < stretch.num_relevant; ++r) ++found[stretch.distances[stretch.relevant[r]]];
+      for (int64_t r = 0; r < stretch.num_relevant; ++r) {
+        found[stretch.distances[stretch.relevant[r]]] += stretch.times(stretch.relevant[r]);
+      }
     }
   }
 

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "cpu/hamming_batch.h"
+#include "cpu/hamming_ranking_items.h"
 #include "precision.h"
 
 namespace adsq::cpu {
@@ -93,30 +94,37 @@ void hamming_relevance_histogram(const Codes& queries, const Codes& database, co
                                  const Labels& database_labels, int64_t num_bits, int64_t* total, int64_t* relevant,
                                  const Threads& threads) {
   const ScanKernels& kernels = scan_kernels();
-  Codes used_queries = queries, used_database = database;
+  const DistinctItems some(queries, query_labels, kRepeatedQueries);
+  const DistinctItems all(database, database_labels, repeated_items(some.codes().count));
+  Codes used_queries = some.codes(), used_database = all.codes();
   used_queries.num_bits = used_database.num_bits = num_bits;
   const auto words = query_words(kernels, used_queries);
   const int64_t num_distances = num_bits + 1;
-  const Input input{kernels, used_queries, used_database, query_labels, database_labels, words.get()};
+  const Input input{kernels, used_queries, used_database, some.labels(), all.labels(), words.get(), all.counts()};
   for_batches(input, threads, kBatch, num_distances, [&](Batch& batch, const int64_t* numbers, int64_t size, int64_t) {
     Counters counters(size, num_distances);
     batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
     for (int64_t i = 0; i < size; ++i) {
-      counters.sum(i, total + numbers[i] * num_distances, relevant + numbers[i] * num_distances);
+      const int64_t start = some.first(numbers[i]) * num_distances;
+      counters.sum(i, total + start, relevant + start);
     }
   });
+  some.repeat(total, num_distances);
+  some.repeat(relevant, num_distances);
 }
 
 void hamming_average_precision(const Codes& queries, const Codes& database, const Labels& query_labels,
                                const Labels& database_labels, int64_t k, bool expected, double* average_precision,
                                int64_t* num_relevant, const Threads& threads) {
   const ScanKernels& kernels = scan_kernels();
-  const auto words = query_words(kernels, queries);
+  const DistinctItems some(queries, query_labels, kRepeatedQueries);
+  const DistinctItems all(database, database_labels, expected ? repeated_items(some.codes().count) : 0);
+  const auto words = query_words(kernels, some.codes());
   const int64_t num_distances = 8 * database.width + 1;
-  const Input input{kernels, queries, database, query_labels, database_labels, words.get()};
-  const auto write = [&](int64_t query, double sum, int64_t relevant) {
-    average_precision[query] = sum / static_cast<double>(std::max<int64_t>(1, relevant));
-    num_relevant[query] = relevant;
+  const Input input{kernels, some.codes(), all.codes(), some.labels(), all.labels(), words.get(), all.counts()};
+  const auto write = [&](int64_t number, double sum, int64_t relevant) {
+    average_precision[some.first(number)] = sum / static_cast<double>(std::max<int64_t>(1, relevant));
+    num_relevant[some.first(number)] = relevant;
   };
   if (expected) {
     for_batches(input, threads, kBatch, num_distances,
@@ -130,21 +138,23 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
                           std::accumulate(relevant.begin(), relevant.end(), int64_t{0}));
                   }
                 });
-    return;
+  } else {
+    const int64_t fit = kRecordBytes / static_cast<int64_t>(sizeof(uint64_t)) / std::max<int64_t>(1, database.count);
+    const int64_t size = std::max<int64_t>(1, std::min(fit, kBatch));
+    // Memory that is kept from one batch to the next.
+    std::vector<Aligned<uint64_t>> memory(static_cast<size_t>(threads.count));
+    for_batches(input, threads, size, num_distances,
+                [&](Batch& batch, const int64_t* numbers, int64_t count, int64_t task) {
+                  auto& own = memory[static_cast<size_t>(task)];
+                  if (own == nullptr) own = aligned_array<uint64_t>(static_cast<size_t>(size * database.count));
+                  RelevantCodes relevant(batch, count, database.count, num_distances, own.get());
+                  for (int64_t i = 0; i < count; ++i) {
+                    write(numbers[i], relevant.precision_sum(i, k), relevant.count(i));
+                  }
+                });
   }
-  const int64_t fit = kRecordBytes / static_cast<int64_t>(sizeof(uint64_t)) / std::max<int64_t>(1, database.count);
-  const int64_t size = std::max<int64_t>(1, std::min(fit, kBatch));
-  // Memory that is kept from one batch to the next.
-  std::vector<Aligned<uint64_t>> memory(static_cast<size_t>(threads.count));
-  for_batches(input, threads, size, num_distances,
-              [&](Batch& batch, const int64_t* numbers, int64_t count, int64_t task) {
-                auto& own = memory[static_cast<size_t>(task)];
-                if (own == nullptr) own = aligned_array<uint64_t>(static_cast<size_t>(size * database.count));
-                RelevantCodes relevant(batch, count, database.count, num_distances, own.get());
-                for (int64_t i = 0; i < count; ++i) {
-                  write(numbers[i], relevant.precision_sum(i, k), relevant.count(i));
-                }
-              });
+  some.repeat(average_precision, 1);
+  some.repeat(num_relevant, 1);
 }
 
 }  // namespace adsq::cpu

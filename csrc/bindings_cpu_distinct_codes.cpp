@@ -1,0 +1,108 @@
+// Registers the CPU kernels of distinct codes with the ops that kernels/distinct_codes/op.py defines.
+#include <tuple>
+
+#include "bindings_cpu.h"
+#include "cpu/distinct_codes.h"
+
+namespace adsq {
+namespace {
+
+template <typename T>
+const T* entries(const Tensor& vector, const char* name, ScalarType type, int64_t size) {
+  check_vector(vector, name, type, size);
+  return static_cast<const T*>(vector.const_data_ptr());
+}
+
+std::tuple<Tensor, Tensor> number_codes(const Tensor& codes) {
+  check_matrix(codes, "codes");
+  STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.size(1) >= 1, "codes: expected uint8 [N, B]");
+  STD_TORCH_CHECK(codes.size(0) <= INT32_MAX, "codes: expected at most 2147483647 rows, got ", codes.size(0));
+  const Tensor source = as_contiguous(codes);
+  Tensor numbers = empty_on_cpu({source.size(0)}, ScalarType::Int);
+  const std::vector<int64_t> found =
+      cpu::number_codes(static_cast<const uint8_t*>(source.const_data_ptr()), source.size(0), source.size(1),
+                        static_cast<int32_t*>(numbers.mutable_data_ptr()));
+  Tensor first = empty_on_cpu({static_cast<int64_t>(found.size())}, ScalarType::Long);
+  std::copy(found.begin(), found.end(), static_cast<int64_t*>(first.mutable_data_ptr()));
+  return {first, numbers};
+}
+
+std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
+  const Tensor source = as_contiguous(numbers);
+  const auto* number = entries<int32_t>(source, "numbers", ScalarType::Int, source.numel());
+  for (int64_t i = 0; i < source.numel(); ++i) {
+    STD_TORCH_CHECK(0 <= number[i] && number[i] < num_codes, "numbers: expected 0 to ", num_codes - 1, ", got ",
+                    number[i]);
+  }
+  Tensor offsets = empty_on_cpu({num_codes + 1}, ScalarType::Int);
+  Tensor rows = empty_on_cpu({source.numel()}, ScalarType::Int);
+  cpu::list_rows(number, source.numel(), num_codes, static_cast<int32_t*>(offsets.mutable_data_ptr()),
+                 static_cast<int32_t*>(rows.mutable_data_ptr()));
+  return {offsets, rows};
+}
+
+// Queries and distinct codes, and the tensors that hold them.
+struct Inputs {
+  Tensor queries, codes, offsets, rows;
+  std::optional<Tensor> ids;
+
+  Inputs(const Tensor& some, const Tensor& all, const Tensor& list_offsets, const Tensor& list_rows,
+         const std::optional<Tensor>& row_ids)
+      : queries(as_contiguous(some)),
+        codes(as_contiguous(all)),
+        offsets(as_contiguous(list_offsets)),
+        rows(as_contiguous(list_rows)) {
+    check_pair(queries, codes);
+    if (row_ids) ids = as_contiguous(*row_ids);
+  }
+
+  static cpu::Codes codes_of(const Tensor& codes) {
+    return {static_cast<const uint8_t*>(codes.const_data_ptr()), codes.size(0), codes.size(1)};
+  }
+
+  cpu::DistinctCodes database() const {
+    const int64_t num_rows = rows.numel();
+    return {codes_of(codes), entries<int32_t>(offsets, "offsets", ScalarType::Int, codes.size(0) + 1),
+            entries<int32_t>(rows, "rows", ScalarType::Int, num_rows), num_rows,
+            ids ? entries<int64_t>(*ids, "ids", ScalarType::Long, num_rows) : nullptr};
+  }
+};
+
+std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
+                                         const Tensor& rows, const std::optional<Tensor>& ids) {
+  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+  const Inputs inputs(queries, codes, offsets, rows, ids);
+  Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
+  Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
+  cpu::distinct_topk(Inputs::codes_of(inputs.queries), inputs.database(), k,
+                     static_cast<int32_t*>(distances.mutable_data_ptr()),
+                     static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads());
+  return {distances, found};
+}
+
+std::tuple<Tensor, Tensor, Tensor> distinct_range(const Tensor& queries, const Tensor& codes, int64_t radius,
+                                                  const Tensor& offsets, const Tensor& rows,
+                                                  const std::optional<Tensor>& ids) {
+  STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
+  const Inputs inputs(queries, codes, offsets, rows, ids);
+  const cpu::DistinctCodes database = inputs.database();
+  const cpu::Threads threads = torch_threads();
+  const cpu::DistinctRange range(Inputs::codes_of(inputs.queries), database, radius, threads);
+  const int64_t total = range.offsets().back();
+  Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
+  Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);
+  std::copy(range.offsets().begin(), range.offsets().end(), static_cast<int64_t*>(begins.mutable_data_ptr()));
+  range.write(static_cast<int32_t*>(distances.mutable_data_ptr()), static_cast<int64_t*>(found.mutable_data_ptr()));
+  return {begins, distances, found};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
+  library.impl("distinct_codes", TORCH_BOX(&number_codes));
+  library.impl("distinct_rows", TORCH_BOX(&list_rows));
+  library.impl("distinct_topk", TORCH_BOX(&distinct_topk));
+  library.impl("distinct_range", TORCH_BOX(&distinct_range));
+}
+
+}  // namespace adsq

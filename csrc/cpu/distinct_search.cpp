@@ -1,0 +1,194 @@
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/distinct_codes.h"
+#include "cpu/distinct_expand.h"
+
+namespace adsq::cpu {
+namespace {
+
+constexpr int64_t kRepeated = 8;          // from so many queries on, equal ones are looked for
+constexpr int64_t kFoundCodes = 1 << 22;  // that are held at a time
+constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
+constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
+constexpr int64_t kResultsATask = 1 << 14;
+
+// The distinct ones among some queries.
+struct DistinctQueries {
+  std::vector<int32_t> numbers;  // of each query, among the distinct ones
+  std::vector<int64_t> first;    // query with each number
+  std::vector<uint8_t> copy;
+  Codes codes;
+
+  explicit DistinctQueries(const Codes& queries) : numbers(static_cast<size_t>(queries.count)), codes(queries) {
+    if (queries.count >= kRepeated) {
+      first = number_codes(queries.rows, queries.count, queries.width, numbers.data());
+    } else {
+      std::iota(numbers.begin(), numbers.end(), 0);
+      for (int64_t q = 0; q < queries.count; ++q) first.push_back(q);
+    }
+    if (static_cast<int64_t>(first.size()) == queries.count) return;
+    copy = gathered(queries, first);
+    codes.rows = copy.data();
+    codes.count = static_cast<int64_t>(first.size());
+  }
+
+  static std::vector<uint8_t> gathered(const Codes& from, const std::vector<int64_t>& rows) {
+    std::vector<uint8_t> some(rows.size() * static_cast<size_t>(from.width));
+    uint8_t* to = some.data();
+    for (const int64_t row : rows) {
+      std::memcpy(to, from.rows + row * from.width, static_cast<size_t>(from.width));
+      to += from.width;
+    }
+    return some;
+  }
+};
+
+// Calls task(expander, i) for i below `count`. What it throws is thrown when all threads are done.
+template <class Task>
+void expand_all(const DistinctCodes& database, int64_t count, int64_t num_results, const Threads& threads, Task task) {
+  const int64_t tasks = std::max<int64_t>(1, std::min({threads.count, count, num_results / kResultsATask}));
+  std::vector<std::string> errors(static_cast<size_t>(tasks));
+  threads.run(tasks, [&](int64_t t) {
+    try {
+      Expander expander(database);
+      for (int64_t i = count * t / tasks; i < count * (t + 1) / tasks; ++i) task(expander, i);
+    } catch (const std::out_of_range& error) {
+      errors[static_cast<size_t>(t)] = error.what();
+    }
+  });
+  for (const std::string& error : errors) {
+    if (!error.empty()) throw std::out_of_range(error);
+  }
+}
+
+// Searches each query for the rows of its nearest codes, of fewer than k at first: codes have several rows.
+class TopkSearch {
+ public:
+  TopkSearch(const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids, const Threads& threads)
+      : database_(database), k_(k), distances_(distances), ids_(ids), threads_(threads) {}
+
+  // Writes the rows of places[q] for each query.
+  void run(const Codes& queries, const std::vector<int64_t>& places) {
+    const int64_t most = std::min(k_, database_.codes.count);
+    // Twice as many as hold k rows on average.
+    const double share = static_cast<double>(database_.codes.count) / static_cast<double>(database_.num_rows);
+    int64_t wanted = std::min(most, kFewCodes + static_cast<int64_t>(2 * share * static_cast<double>(k_)));
+    std::vector<int64_t> some = places, missed;
+    Codes left = queries;
+    for (std::vector<uint8_t> copy;; wanted = std::min(most, kMoreCodes * wanted)) {
+      missed.clear();
+      const int64_t at_a_time = std::max<int64_t>(1, kFoundCodes / wanted);
+      for (int64_t first = 0; first < left.count; first += at_a_time) {
+        Codes part = left;
+        part.rows += first * left.width;
+        part.count = std::min(at_a_time, left.count - first);
+        search(part, some.data() + first, wanted, wanted < most, first, missed);
+      }
+      if (missed.empty()) return;
+      std::vector<uint8_t> rest = DistinctQueries::gathered(left, missed);
+      copy.swap(rest);
+      left.rows = copy.data();
+      left.count = static_cast<int64_t>(missed.size());
+      for (int64_t& query : missed) query = some[static_cast<size_t>(query)];
+      some.swap(missed);
+    }
+  }
+
+ private:
+  void search(const Codes& queries, const int64_t* places, int64_t wanted, bool cut, int64_t first,
+              std::vector<int64_t>& missed) {
+    const auto size = static_cast<size_t>(queries.count * wanted);
+    if (near_.size() < size) near_.resize(size), codes_.resize(size);
+    hamming_topk(queries, database_.codes, wanted, nullptr, near_.data(), codes_.data(), threads_);
+    std::vector<char> enough(static_cast<size_t>(queries.count));
+    const int64_t rows = std::min(k_, database_.num_rows);
+    expand_all(database_, queries.count, queries.count * rows, threads_, [&](Expander& expander, int64_t q) {
+      const FoundCodes found{near_.data() + q * wanted, codes_.data() + q * wanted, wanted, cut};
+      int32_t* distances = distances_ + places[q] * k_;
+      int64_t* ids = ids_ + places[q] * k_;
+      const int64_t written = expander.expand(found, k_, distances, ids);
+      enough[static_cast<size_t>(q)] = !cut || written == rows;
+      std::fill(distances + written, distances + k_, kNoDistance);
+      std::fill(ids + written, ids + k_, kNoIndex);
+    });
+    for (int64_t q = 0; q < queries.count; ++q) {
+      if (!enough[static_cast<size_t>(q)]) missed.push_back(first + q);
+    }
+  }
+
+  const DistinctCodes& database_;
+  const int64_t k_;
+  int32_t* distances_;
+  int64_t* ids_;
+  const Threads& threads_;
+  std::vector<int32_t> near_;
+  std::vector<int64_t> codes_;
+};
+
+}  // namespace
+
+void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
+                   const Threads& threads) {
+  if (database.codes.count == 0 || database.num_rows == 0) {
+    std::fill(distances, distances + queries.count * k, kNoDistance);
+    std::fill(ids, ids + queries.count * k, kNoIndex);
+    return;
+  }
+  const DistinctQueries distinct(queries);
+  TopkSearch(database, k, distances, ids, threads).run(distinct.codes, distinct.first);
+  for (int64_t q = 0; q < queries.count; ++q) {
+    const int64_t first = distinct.first[static_cast<size_t>(distinct.numbers[static_cast<size_t>(q)])];
+    if (first == q) continue;
+    std::copy(distances + first * k, distances + (first + 1) * k, distances + q * k);
+    std::copy(ids + first * k, ids + (first + 1) * k, ids + q * k);
+  }
+}
+
+DistinctRange::DistinctRange(const Codes& queries, const DistinctCodes& database, int64_t radius,
+                             const Threads& threads)
+    : database_(database), threads_(threads), offsets_(1, 0) {
+  DistinctQueries distinct(queries);
+  const RangeSearch found(distinct.codes, database.codes, radius, threads);
+  found_offsets_ = found.offsets();
+  distances_.resize(static_cast<size_t>(found_offsets_.back()));
+  codes_.resize(distances_.size());
+  found.write(nullptr, distances_.data(), codes_.data());
+  std::vector<int64_t> counts;
+  for (int64_t q = 0; q < distinct.codes.count; ++q) {
+    int64_t count = 0;
+    for (int64_t i = found_offsets_[static_cast<size_t>(q)]; i < found_offsets_[static_cast<size_t>(q + 1)]; ++i) {
+      count += Expander::count(database, codes_[static_cast<size_t>(i)]);
+    }
+    counts.push_back(count);
+  }
+  numbers_.swap(distinct.numbers);
+  for (const int32_t number : numbers_) offsets_.push_back(offsets_.back() + counts[static_cast<size_t>(number)]);
+}
+
+void DistinctRange::write(int32_t* distances, int64_t* ids) const {
+  const auto count = static_cast<int64_t>(numbers_.size());
+  std::vector<int64_t> first(found_offsets_.size(), -1);  // query with each number
+  for (int64_t q = count; q-- > 0;) first[static_cast<size_t>(numbers_[static_cast<size_t>(q)])] = q;
+  const auto first_of = [&](int64_t q) { return first[static_cast<size_t>(numbers_[static_cast<size_t>(q)])]; };
+  const auto start = [&](int64_t q) { return offsets_[static_cast<size_t>(q)]; };
+  expand_all(database_, count, offsets_.back(), threads_, [&](Expander& expander, int64_t q) {
+    if (first_of(q) != q) return;
+    const int32_t number = numbers_[static_cast<size_t>(q)];
+    const int64_t from = found_offsets_[static_cast<size_t>(number)];
+    const FoundCodes found{distances_.data() + from, codes_.data() + from,
+                           found_offsets_[static_cast<size_t>(number + 1)] - from, false};
+    expander.expand(found, start(q + 1) - start(q), distances + start(q), ids + start(q));
+  });
+  for (int64_t q = 0; q < count; ++q) {
+    const int64_t from = start(first_of(q)), size = start(q + 1) - start(q);
+    if (first_of(q) == q) continue;
+    std::copy(distances + from, distances + from + size, distances + start(q));
+    std::copy(ids + from, ids + from + size, ids + start(q));
+  }
+}
+
+}  // namespace adsq::cpu
