@@ -19,6 +19,7 @@ _HOMES = {
     "LabelNet": "networks",
     "ModelConfig": "networks",
     "ObjectiveConfig": "objective",
+    "PosteriorConfig": "posterior",
     "Trainer": "training",
     "TrainingConfig": "training",
     "evaluate": "evaluation",

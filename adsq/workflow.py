@@ -27,9 +27,8 @@ from adsq.evaluation import Evaluation, evaluate
 from adsq.files import read_tensors, write_tensors, write_text
 from adsq.index import HammingIndex
 from adsq.networks import ADSQ, ModelConfig
-from adsq.objective import ObjectiveConfig
 from adsq.progress import console, encoding_bar, training_bar
-from adsq.training import Trainer, TrainingConfig
+from adsq.training import Objective, Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
 CODES_FILE, INDEX_FILE, METRICS_FILE, EVALUATION_FILE = (
@@ -86,7 +85,7 @@ def train(
     dataset: ImageDataset,
     split: Split,
     model: ModelConfig,
-    objective: ObjectiveConfig,
+    objective: Objective,
     schedule: TrainingConfig,
     *,
     augmentation: Augmentation | None = None,
