@@ -47,7 +47,7 @@ class PosteriorConfig:
     quantization: float = 0.0
     slope: tuple[float, float] = (1.0, 10.0)
     scale: float = 8.0
-    bias: float = -5.0
+    bias: float = 0.0
     parameter_lr: float = 30.0
 
     def __post_init__(self) -> None:
