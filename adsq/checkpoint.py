@@ -147,10 +147,15 @@ def load_trainer(
         value.data.copy_(tensors[f"parameters.{learned}"])
     for which, optimizer in enumerate(trainer.steps.optimizers):
         state: dict[int, dict[str, Tensor]] = {}
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for name in tensors:
             if name.startswith(f"optimizers.{which}."):
                 _, _, parameter, key = name.split(".")
-                state.setdefault(int(parameter), {})[key] = tensors[name]
+                value, weight = tensors[name], weights[int(parameter)]
+                # Fused Adam goes through weights and moments side by side in memory, so their strides must be the same.
+                state.setdefault(int(parameter), {})[key] = (
+                    torch.empty_like(weight, dtype=value.dtype).copy_(value) if value.shape == weight.shape else value
+                )
         optimizer.load_state_dict({"state": state, "param_groups": saved["optimizers"][which]})
     for scheduler, values in zip(trainer.steps.schedulers, saved["schedulers"], strict=True):
         scheduler.load_state_dict(values)
