@@ -25,8 +25,6 @@ from typing import Any
 
 import tables
 import torch
-from composites import composites
-from methods import ABLATIONS, MAIN, METHODS, ON_COMPOSITES, SHARES, make_trainer
 from race import write_between
 from rich.progress import Progress
 from torch import Tensor
@@ -34,6 +32,8 @@ from torch import Tensor
 from adsq import data
 from adsq.evaluation import evaluate
 from adsq.files import write_text
+from composites import composites
+from methods import ABLATIONS, MAIN, METHODS, ON_COMPOSITES, SHARES, make_trainer
 from rivals.features import encode
 
 HERE = Path(__file__).parent

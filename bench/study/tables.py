@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from methods import ABLATIONS, MAIN, METHODS, ON_COMPOSITES
 
 from adsq.report import pr_curve
 from adsq.report._figure import add_legend, line_style, new_figure, save, tidy
+from methods import ABLATIONS, MAIN, METHODS, ON_COMPOSITES
 
 Record = dict[str, Any]
 KINDS = {"f": "F alone", "average": "average of two", "itq": "F alone", "lsh": "F alone"}
@@ -88,7 +88,9 @@ def text(by_budget: dict[str, list[Record]]) -> str:
 
 def claims(records: list[Record]) -> list[str]:
     """Say at which code lengths ADSQ's mean is above every rival's, of one network and of two, and where it is not."""
-    found = {name: statistics.mean(values) for name, values in summary(records, mean_ap).items()}
+    seeds = len({record["seed"] for record in records})
+    every = summary(records, mean_ap)
+    found = {name: statistics.mean(values) for name, values in every.items() if len(values) == seeds}
     lines = []
     for nets, kinds, own in ((1, ("f", "itq", "lsh"), ("adsq-one", "adsq")), (2, ("average",), ("adsq",))):
         rivals = [name for name in MAIN if not name.startswith("adsq")]
