@@ -89,8 +89,8 @@ def label_logits(semantic: Tensor, label_semantic: Tensor, prior: Tensor) -> Ten
 
 def prior_logits(rows: Tensor, exclusive: bool) -> Tensor:
     """Return the logits of the labels' shares among the training images, [n, C] -> [C]."""
-    share = rows.mean(dim=0)
-    return share.log() if exclusive else share.clamp(1e-4, 1 - 1e-4).logit()
+    share = rows.mean(dim=0).clamp(1e-6, 1 - 1e-6)  # finite for a label that no image has, or each
+    return share.log() if exclusive else share.logit()
 
 
 def semantic_loss(logits: Tensor, rows: Tensor, exclusive: bool, images: int) -> Tensor:

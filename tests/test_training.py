@@ -154,6 +154,17 @@ def test_the_posterior_objective_moves_all_it_should(nets):
     assert same == (nets == 1), "a second ImgNet that is not trained is a copy of the first"
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_label_that_no_training_image_has(multi_label):
+    whole = stripes(multi_label=multi_label)
+    labels = nn.functional.pad(whole.labels, (0, 1)) if multi_label else whole.labels
+    dataset = TensorImageDataset(whole.__getitems__(range(90)), labels, [*whole.class_names, "none"], name="stripes")
+    model = ADSQ(ModelConfig(BITS, 4, dataset.image_shape))
+    trainer = Trainer(model, dataset, torch.arange(60), "adsq", TrainingConfig(epochs=1, batch_size=16))
+    trainer.fit()
+    assert trainer.history[-1]["loss"] < 10
+
+
 def test_class_ids_and_rows_of_one_label_are_the_same():
     ids = stripes()
     rows = TensorImageDataset(
