@@ -117,5 +117,7 @@ def test_tables_and_claims(tmp_path):
     assert "| GreedyHash | F alone | 4 | 7 | 0.830 (0.820 to 0.840) |" in text
     assert "| CSQ |" not in text, "a mean over fewer seeds is no mean"
     assert "one network at query time: 32 bits +0.020 against GreedyHash." in text
+    assert "Seeds 0, 1. Not run: ADSQ, ADSQ-likelihood" in text
+    assert "| GreedyHash | penalty 0.1 | 4 | 0.820 |" in tables.tuning([records[2] | {"settings": {"penalty": 0.1}}])
     assert any("precision_at_n" in line for line in tables.figures(tmp_path, records))
     assert (tmp_path / "precision_recall.png").stat().st_size > 1000

@@ -203,7 +203,8 @@ def main() -> None:
     run_missing(folder / STUDY.name, list(once.values()), arguments.root)
     records = {key(record): record for record in read(folder / STUDY.name)}
     by_budget = {budget: [records[key(job)] for job in every] for budget, every in jobs.items()}
-    text = tables.text(by_budget) + "\n".join(tables.figures(folder, by_budget.get("time", [])))
+    shown = [*tables.figures(folder, by_budget.get("time", [])), *tables.tuning(read(TUNING))]
+    text = tables.text(by_budget) + "\n".join(shown)
     if arguments.quick:
         write_text(folder / "README.md", text)
     else:

@@ -67,7 +67,10 @@ def text(by_budget: dict[str, list[Record]]) -> str:
     for budget, every in by_budget.items():
         real = [record for record in every if record["data"] == "fashion-mnist" and record["method"] in MAIN]
         if real:
-            lines += [f"### {BUDGETS[budget]}", "", *rows(real, list(MAIN), mean_ap), "", *claims(real), ""]
+            seeds = ", ".join(map(str, sorted({record["seed"] for record in real})))
+            missing = [method.title for name, method in MAIN.items() if name not in {r["method"] for r in real}]
+            lines += [f"### {BUDGETS[budget]}", "", f"Seeds {seeds}. Not run: {', '.join(missing) or 'nothing'}.", ""]
+            lines += [*rows(real, list(MAIN), mean_ap), "", *claims(real), ""]
     every = by_budget.get("time", [])
     ablations = [r for r in every if r["data"] == "fashion-mnist" and r["bits"] == 32]
     if any(record["method"] in ABLATIONS for record in ablations):
@@ -84,6 +87,16 @@ def text(by_budget: dict[str, list[Record]]) -> str:
         ]
         lines += [*rows(several, list(ON_COMPOSITES), lambda code: code["ndcg_at"]["100"]), ""]
     return "\n".join(lines)
+
+
+def tuning(records: list[Record]) -> list[str]:
+    """Return a table of the settings that were tried."""
+    lines = ["### Settings tried", "", "| method | settings | epochs | mAP, seed 100 |", "|---|---|--:|--:|"]
+    for record in records:
+        settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+        best = max(code["map"] for code in codes_of(record).values())
+        lines.append(f"| {METHODS[record['method']].title} | {settings} | {record['epochs']} | {best:.3f} |")
+    return [*lines, ""] if records else []
 
 
 def claims(records: list[Record]) -> list[str]:
