@@ -71,7 +71,7 @@ def test_settings_reach_schedule_and_method(tiny):
         methods.METHODS[name], 16, dataset, found["training"], 2, 7, settings
     )
     trainer = make("greedyhash", peak_lr=0.5, penalty=0.7)
-    assert trainer.config.peak_lr == 0.5 and trainer.steps.rivals[0].has["penalty"] == 0.7 and trainer.config.seed == 7
+    assert trainer.config.peak_lr == 0.5 and trainer.steps.rival.has["penalty"] == 0.7 and trainer.config.seed == 7
     assert make("adsq-one").objective == PosteriorConfig(image_nets=1)
     assert make("dseh", quantization=0.3).objective.quantization == 0.3
     assert all(len(make(name).nets) == method.nets for name, method in methods.METHODS.items())

@@ -23,13 +23,13 @@ class ADSH(Rival):
 
     def make(self, trainer: Trainer) -> None:
         """Start from random codes."""
-        self.register_buffer("codes", trainer.banks[self.which].sign())
+        self.register_buffer("codes", trainer.banks[0].sign())
         p = self.similarity(trainer.labels, 0.0).mean()
         self.negative = float(p / (1 - p)) if self.has["balanced"] else 1.0
 
     def similarity(self, labels: Tensor, negative: float) -> Tensor:
         """Return S of some images and all training images."""
-        similar = pairwise_similarity(labels, self.trainer[0].labels)
+        similar = pairwise_similarity(labels, self.trainer.labels)
         return similar * (1 + negative) - negative
 
     def loss(self, batch: Batch) -> Tensor:
@@ -44,8 +44,8 @@ class ADSH(Rival):
 
     def after_epoch(self) -> None:
         """The codes u stand still: descend along one bit of all v after the other."""
-        trainer = self.trainer[0]
-        u, v = trainer.banks[self.which], self.codes
+        trainer, v = self.trainer, self.codes
+        u = torch.stack(trainer.banks[: len(trainer.nets)]).mean(dim=0)
         pull = self.bits * self.similarity(trainer.labels, self.negative).T @ u + self.has["quantization"] * u
         gram = u.T @ u
         for bit in range(self.bits):

@@ -17,7 +17,5 @@ class DPSH(Rival):
 
     def loss(self, batch: Batch) -> Tensor:
         """Pairs of the batch with the bank, and eta |u - sgn u|^2."""
-        trainer = self.trainer[0]
-        bank = trainer.banks[self.which]
-        pairs = pair_loss(batch.z, bank, batch.labels, trainer.labels, self.has["balanced"], scale=0.5)
+        pairs = pair_loss(batch.z, batch.bank, batch.labels, self.trainer.labels, self.has["balanced"], scale=0.5)
         return pairs + self.has["quantization"] * sign_quantization_loss(batch.z)[0]

@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     labels: Tensor  # as in the data set: ids [m] or rows [m, C]
     rows: Tensor  # label rows, float [m, C]
     positions: Tensor  # which of the training images, [m]
+    bank: Tensor  # codes last seen of all training images by the net that gave z, [n, K]
     progress: float  # 0 at the first step, 1 at the end
 
 
@@ -34,18 +35,17 @@ class Rival(nn.Module):
 
     Args:
         trainer: The trainer it belongs to.
-        which: The ImgNet it trains: 0 for F, 1 for G.
         settings: Values in place of those of `settings`.
     """
 
     settings: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, trainer: Trainer, which: int, **settings: float) -> None:
+    def __init__(self, trainer: Trainer, **settings: float) -> None:
         super().__init__()
         unknown = settings.keys() - self.settings.keys()
         if unknown:
             raise ValueError(f"settings: expected some of {', '.join(self.settings)}, got {', '.join(sorted(unknown))}")
-        self.trainer, self.which = [trainer], which  # in a list, so that the trainer's weights are not this module's
+        self.trainer = trainer
         self.has = self.settings | settings
         self.bits, self.classes = trainer.model.config.num_bits, trainer.model.config.num_classes
         self.make(trainer)
@@ -66,22 +66,21 @@ class Rival(nn.Module):
 
 
 class RivalSteps:
-    """Takes the place of `Trainer.steps`: one optimizer for each ImgNet with what its rival adds."""
+    """Takes the place of `Trainer.steps`.
+
+    Two ImgNets share what the rival adds, a classifier say, so that a bit means the same in both and they can be
+    averaged; their losses add up.
+    """
 
     def __init__(self, trainer: Trainer, method: type[Rival], settings: dict[str, float]) -> None:
-        self.trainer = trainer
-        self.rivals = [method(trainer, which, **settings).to(trainer.device) for which in range(len(trainer.nets))]
+        self.trainer, self.rival = trainer, method(trainer, **settings).to(trainer.device)
+        self.parameters: dict[str, Tensor] = {}
         config = trainer.config
+        weights = [weight for module in (*trainer.nets, self.rival) for weight in module.parameters()]
         self.optimizers = [
-            torch.optim.Adam(
-                [*net.parameters(), *rival.parameters()],
-                config.peak_lr,
-                weight_decay=config.weight_decay,
-                fused=trainer.fused,
-            )
-            for net, rival in zip(trainer.nets, self.rivals, strict=True)
+            torch.optim.Adam(weights, config.peak_lr, weight_decay=config.weight_decay, fused=trainer.fused)
         ]
-        self.schedulers = [trainer.one_cycle(optimizer, config.peak_lr) for optimizer in self.optimizers]
+        self.schedulers = [trainer.one_cycle(self.optimizers[0], config.peak_lr)]
 
     def start(self) -> None:
         """Nothing comes before the first step."""
@@ -90,27 +89,28 @@ class RivalSteps:
         """Nothing holds for an epoch only."""
 
     def step(self, positions: Tensor, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of each ImgNet on its own view of the batch; they do not know of each other."""
-        trainer, terms = self.trainer, {}
+        """One step; each ImgNet has its own view of the batch."""
+        trainer, rival, scheduler = self.trainer, self.rival, self.schedulers[0]
         labels = trainer.labels[positions]
-        for which, (net, rival) in enumerate(zip(trainer.nets, self.rivals, strict=True)):
+        rows, progress = trainer.label_rows(labels), scheduler.last_epoch / scheduler.total_steps
+        terms: dict[str, Tensor] = {}
+        relaxed: list[Tensor] = []
+        for name, net, bank in zip("fg", trainer.nets, trainer.banks, strict=False):
             view = trainer.model.normalize(trainer.augmentation(images, generator))
-            scheduler = self.schedulers[which]
-            progress = scheduler.last_epoch / scheduler.total_steps
             semantic, z = net.heads(net.backbone(view))
-            loss = rival.loss(Batch(semantic, z, labels, trainer.label_rows(labels), positions, progress))
-            trainer.descend({"loss": loss}, self.optimizers[which])
-            scheduler.step()
-            terms[f"{'fg'[which]}_loss"] = loss.detach()
-            trainer.banks[which][positions] = rival.relaxed(z.detach())
-        total = sum(bank[positions] for bank in trainer.banks[: len(self.rivals)])
+            terms[f"{name}_loss"] = rival.loss(Batch(semantic, z, labels, rows, positions, bank, progress))
+            relaxed.append(rival.relaxed(z.detach()))
+        trainer.descend(terms, self.optimizers[0])
+        scheduler.step()
+        for bank, own in zip(trainer.banks, relaxed, strict=False):
+            bank[positions] = own
+        total = sum(bank[positions] for bank in trainer.banks[: len(trainer.nets)])
         trainer.codes[positions] = torch.where(total >= 0, 1.0, -1.0)
-        return terms
+        return {name: term.detach() for name, term in terms.items()}
 
     def end_epoch(self, log: TermLog, generator: torch.Generator) -> None:
-        """Let each rival do what it does between epochs."""
-        for rival in self.rivals:
-            rival.after_epoch()
+        """Let the rival do what it does between epochs."""
+        self.rival.after_epoch()
 
 
 def rival_trainer(
@@ -122,7 +122,7 @@ def rival_trainer(
     nets: int = 1,
     **settings: float,
 ) -> Trainer:
-    """Return a trainer of the ImgNets of a model by a rival; two nets are trained side by side."""
+    """Return a trainer of the ImgNets of a model by a rival."""
     trainer = Trainer(model, dataset, indices, ObjectiveConfig(image_nets=nets), config)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
