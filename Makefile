@@ -54,9 +54,10 @@ bench-losses: install
 bench-gpu:
 	$(PYTHON) bench/gpu_run.py $(GPU)
 
-# make study ROOT=folder of the Fashion-MNIST idx files: the table of bench/study/README.md
-study: install
-	$(BIN)/python bench/study/fashion_mnist.py --root "$(ROOT)"
+# make study ROOT=folder of the Fashion-MNIST idx files: tables and figures of bench/study/README.md. Takes many hours and
+# goes on where it stopped; STUDY="--bits 32 --methods adsq greedyhash" runs a part, STUDY="--quick FOLDER" a trial.
+study: $(VENV)/.peers
+	PYTHONPATH=bench $(BIN)/python bench/study/study.py --root "$(ROOT)" $(STUDY)
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)

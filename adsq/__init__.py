@@ -19,6 +19,7 @@ _HOMES = {
     "LabelNet": "networks",
     "ModelConfig": "networks",
     "ObjectiveConfig": "objective",
+    "PosteriorConfig": "posterior",
     "ShardedHammingIndex": "sharded",
     "Trainer": "training",
     "TrainingConfig": "training",

@@ -18,7 +18,7 @@ from adsq.data import ImageDataset
 from adsq.files import read_tensors, write_tensors
 from adsq.networks import ADSQ, ModelConfig
 from adsq.objective import ObjectiveConfig
-from adsq.training import Trainer, TrainingConfig
+from adsq.training import Trainer, TrainingConfig, make_objective
 
 KIND, VERSION = "adsq-model", 1
 MODEL_FILE, CHECKPOINT_FILE = "model.safetensors", "checkpoint.safetensors"
@@ -75,8 +75,9 @@ def save_checkpoint(path: str | Path, trainer: Trainer, about: dict[str, Any] | 
     """
     tensors = _model_tensors(trainer.model) | {"codes": trainer.codes, "indices": trainer.indices}
     tensors |= {f"banks.{which}": bank for which, bank in enumerate(trainer.banks)}
+    tensors |= {f"parameters.{name}": parameter.detach() for name, parameter in trainer.steps.parameters.items()}
     groups = []
-    for which, optimizer in enumerate(_optimizers(trainer)):
+    for which, optimizer in enumerate(trainer.steps.optimizers):
         state = optimizer.state_dict()
         groups.append(state["param_groups"])
         for parameter, values in state["state"].items():
@@ -85,13 +86,13 @@ def save_checkpoint(path: str | Path, trainer: Trainer, about: dict[str, Any] | 
         "model": trainer.model.config.to_dict(),
         "about": about or {},
         "trainer": {
-            "objective": asdict(trainer.objective),
+            "objective": {"name": trainer.objective.name, **asdict(trainer.objective)},
             "training": asdict(trainer.config),
             "augmentation": asdict(trainer.augmentation),
             "epoch": trainer.epoch,
             "history": trainer.history,
             "optimizers": groups,
-            "schedulers": [scheduler.state_dict() for scheduler in trainer.schedulers],
+            "schedulers": [scheduler.state_dict() for scheduler in trainer.steps.schedulers],
             "scaler": trainer.scaler.state_dict(),
         },
     }
@@ -133,7 +134,8 @@ def load_trainer(
         _build_model(tensors, meta, backbone),
         dataset,
         indices,
-        ObjectiveConfig(**saved["objective"]),
+        # files of before there were two objectives name none
+        make_objective(**{"name": ObjectiveConfig.name} | saved["objective"]),
         TrainingConfig(**saved["training"]),
         Augmentation(**saved["augmentation"]),
         device,
@@ -141,14 +143,21 @@ def load_trainer(
     trainer.epoch, trainer.history = saved["epoch"], saved["history"]
     trainer.codes = tensors["codes"].to(device)
     trainer.banks = [tensors[f"banks.{which}"].to(device) for which in range(len(trainer.banks))]
-    for which, optimizer in enumerate(_optimizers(trainer)):
+    for learned, value in trainer.steps.parameters.items():
+        value.data.copy_(tensors[f"parameters.{learned}"])
+    for which, optimizer in enumerate(trainer.steps.optimizers):
         state: dict[int, dict[str, Tensor]] = {}
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for name in tensors:
             if name.startswith(f"optimizers.{which}."):
                 _, _, parameter, key = name.split(".")
-                state.setdefault(int(parameter), {})[key] = tensors[name]
+                value, weight = tensors[name], weights[int(parameter)]
+                # Fused Adam goes through weights and moments side by side in memory, so their strides must be the same.
+                state.setdefault(int(parameter), {})[key] = (
+                    torch.empty_like(weight, dtype=value.dtype).copy_(value) if value.shape == weight.shape else value
+                )
         optimizer.load_state_dict({"state": state, "param_groups": saved["optimizers"][which]})
-    for scheduler, values in zip(trainer.schedulers, saved["schedulers"], strict=True):
+    for scheduler, values in zip(trainer.steps.schedulers, saved["schedulers"], strict=True):
         scheduler.load_state_dict(values)
     trainer.scaler.load_state_dict(saved["scaler"])
     return trainer, meta["about"]
@@ -186,7 +195,3 @@ def _build_model(tensors: dict[str, Tensor], meta: dict[str, Any], backbone: Bac
 
 def _model_tensors(model: ADSQ) -> dict[str, Tensor]:
     return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-
-
-def _optimizers(trainer: Trainer) -> list[torch.optim.Optimizer]:
-    return [trainer.label_optimizer, *trainer.optimizers]

@@ -87,11 +87,13 @@ def train(
         str, typer.Option(help="small-cnn or a torchvision classifier such as resnet18.")
     ] = "small-cnn",
     weights: Annotated[str, typer.Option(help="none, torchvision, or the file of a state dict.")] = "none",
+    objective: Annotated[str, typer.Option(help="adsq or adsq-likelihood, see docs/method.md.")] = "adsq-likelihood",
+    image_nets: Annotated[int, typer.Option(help="2, or 1 for ImgNet F alone.")] = 2,
     similarity: Annotated[str, typer.Option(help="shared or cosine.")] = "shared",
-    form: Annotated[str, typer.Option(help="likelihood or squared.")] = "likelihood",
+    form: Annotated[str | None, typer.Option(help="likelihood or squared, with adsq-likelihood.")] = None,
     epochs: Annotated[int | None, typer.Option(help="30 for digits, 20 else.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step; 128 with adsq, 64 else.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; 3e-3 with adsq, 2e-3 else.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of training.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16, on a GPU.")] = "auto",
     device: Device = "auto",
@@ -101,8 +103,7 @@ def train(
     from adsq import workflow
     from adsq.data import default_protocol, load, make_split
     from adsq.networks import ModelConfig
-    from adsq.objective import ObjectiveConfig
-    from adsq.training import TrainingConfig
+    from adsq.training import TrainingConfig, make_objective
 
     target = workflow.choose_device(device)
     if resume:
@@ -124,20 +125,26 @@ def train(
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
         out.print(f"split {escape(split.in_words())}", soft_wrap=True, highlight=False)
         folder = out_folder or Path("runs") / f"{Path(data).stem}-{bits}"
-        schedule = TrainingConfig(
+        if form is not None and objective != "adsq-likelihood":
+            raise ValueError(f"--form: belongs to the objective adsq-likelihood, got {form!r} with {objective!r}")
+        terms = make_objective(
+            objective, similarity=similarity, image_nets=image_nets, **({} if form is None else {"form": form})
+        )
+        given = {"batch_size": batch_size, "peak_lr": lr}
+        schedule = TrainingConfig.default(
+            objective,
             epochs=epochs if epochs is not None else workflow.default_epochs(dataset),
-            batch_size=batch_size,
-            peak_lr=lr,
             precision=precision,
             num_workers=workers,
             seed=seed,
+            **{name: value for name, value in given.items() if value is not None},
         )
         trainer = workflow.train(
             folder,
             dataset,
             split,
             ModelConfig(bits, dataset.num_classes, dataset.image_shape, backbone),
-            ObjectiveConfig(similarity=similarity, form=form),
+            terms,
             schedule,
             weights=weights,
             device=target,

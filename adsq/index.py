@@ -222,8 +222,8 @@ class HammingIndex:
     def shard(self, rank: int, world_size: int) -> HammingIndex:
         """Return the part for one of several processes (`adsq.sharded`): parts are contiguous in ids and equal in size.
 
-        Codes and ids are shared with this index, not copied, until one of the two changes, unless equal codes are stored
-        once. New codes need ids of your own: by default every part gives the same.
+        Codes and ids are shared with this index, not copied, until one of the two changes; codes that are stored once
+        are copied. New codes need ids of your own: by default every part gives the same.
 
         Args:
             rank: Which part, 0 to world_size - 1.

@@ -67,8 +67,13 @@ class LabelNet(nn.Module):
 
     def forward(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Map label rows, float [n, C], to semantic features [n, d] and relaxed codes [n, K], both in (-1, 1)."""
+        semantic, hashing = self.logits(labels)
+        return semantic, torch.tanh(hashing)
+
+    def logits(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map label rows, float [n, C], to semantic features [n, d] and z, [n, K], whose signs are codes."""
         semantic = torch.tanh(self.semantic(torch.relu(self.hidden(labels))))
-        return semantic, torch.tanh(self.hashing(semantic))
+        return semantic, self.hashing(semantic)
 
 
 class ImgNet(nn.Module):
@@ -82,8 +87,13 @@ class ImgNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map normalised images, float [n, C, H, W], to semantic features [n, d] and relaxed codes [n, K]."""
-        semantic = torch.tanh(self.semantic(self.backbone(images)))
-        return semantic, torch.tanh(self.hashing(semantic))
+        semantic, hashing = self.heads(self.backbone(images))
+        return semantic, torch.tanh(hashing)
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features of the backbone, [n, D], to semantic features [n, d] and z, [n, K], whose signs are codes."""
+        semantic = torch.tanh(self.semantic(features))
+        return semantic, self.hashing(semantic)
 
 
 class ADSQ(nn.Module):

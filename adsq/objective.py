@@ -1,9 +1,9 @@
-"""The ADSQ objective, term by term. The formulas, and what of them is reconstruction: docs/method.md, "Losses"."""
+"""The objective "adsq-likelihood", term by term. Formulas, and what is reconstruction: docs/method.md, "Losses"."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class ObjectiveConfig:
         anchor_weight: mu, the vote of LabelNet in the shared codes.
         image_nets: 2, or 1 for the ablation in which F's bank takes the place of G's.
     """
+
+    name: ClassVar[str] = "adsq-likelihood"
 
     similarity: str = "shared"
     form: str = "likelihood"

@@ -1,25 +1,36 @@
-"""The alternating trainer. The schedule: docs/method.md, "Training"."""
+"""The trainer: epochs, batches, random numbers, metrics. What a step does: `alternating` and `joint`."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adsq.alternating import Alternating
 from adsq.augmentation import Augmentation
 from adsq.data import ImageDataset, batches
-from adsq.kernels import sign_quantization_loss
+from adsq.joint import Joint
 from adsq.monitoring import TermLog, code_statistics, collapse_warning
 from adsq.networks import ADSQ, ImgNet
-from adsq.objective import LabelTargets, ObjectiveConfig, img_net_terms, label_net_terms
+from adsq.objective import ObjectiveConfig
+from adsq.posterior import PosteriorConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+Objective = ObjectiveConfig | PosteriorConfig
+OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (PosteriorConfig, ObjectiveConfig)}
+
+
+def make_objective(name: str, **fields: Any) -> Objective:
+    """Return the objective of a name, "adsq" or "adsq-likelihood", with the given fields changed."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {name!r}")
+    return OBJECTIVES[name](**fields)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,12 @@ class TrainingConfig:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
 
+    @classmethod
+    def default(cls, objective: str, **changes: Any) -> TrainingConfig:
+        """Return the schedule that goes with an objective, with the given fields changed."""
+        own = {"batch_size": 128, "peak_lr": 3e-3} if objective == PosteriorConfig.name else {}
+        return cls(**own | changes)
+
 
 class Trainer:
     """Trains an ADSQ model on some images of a data set.
@@ -74,7 +91,8 @@ class Trainer:
         model: The model; it is moved to `device` and trained in place.
         dataset: The images and their labels.
         indices: int64 [n], the training images.
-        objective: Terms and weights.
+        objective: Terms and weights: a `PosteriorConfig` for "adsq", an `ObjectiveConfig` for "adsq-likelihood", which
+            is the default, or one of these names.
         config: The schedule.
         augmentation: By default `Augmentation.default` for the data set.
         device: Where to train.
@@ -84,6 +102,7 @@ class Trainer:
         history: One dict of metrics an epoch.
         codes: The shared codes B of the training images, float32 [n, K] of +1 and -1.
         banks: Relaxed codes U and V of the training images, as last computed, float32 [n, K].
+        steps: What one step does, and its optimizers.
     """
 
     def __init__(
@@ -91,7 +110,7 @@ class Trainer:
         model: ADSQ,
         dataset: ImageDataset,
         indices: Tensor,
-        objective: ObjectiveConfig | None = None,
+        objective: Objective | str | None = None,
         config: TrainingConfig | None = None,
         augmentation: Augmentation | None = None,
         device: torch.device | str = "cpu",
@@ -105,35 +124,29 @@ class Trainer:
             raise ValueError(f"indices: expected at least 2 training images, got {len(indices)}")
         self.model = model.to(device).train()
         self.dataset, self.indices, self.device = dataset, indices, torch.device(device)
-        self.objective = objective or ObjectiveConfig()
+        self.objective = make_objective(objective) if isinstance(objective, str) else objective or ObjectiveConfig()
         self.config = config or TrainingConfig()
         self.augmentation = augmentation or Augmentation.default(dataset.name, dataset.image_shape)
         self.dtype = self._dtype()
         self._steps_a_read = 1 if self.device.type == "cpu" else 20
         self.labels = dataset.labels[indices].to(self.device)
-        distinct, self._row_of, counts = torch.unique(self.labels, dim=0, return_inverse=True, return_counts=True)
-        self._distinct = distinct, counts.float()
+        distinct, self.row_of, counts = torch.unique(self.labels, dim=0, return_inverse=True, return_counts=True)
+        self.distinct = distinct, counts.float()
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
-        signs = torch.randint(0, 2, (2, len(indices), model.config.num_bits), generator=self._generator("banks"))
+        signs = torch.randint(0, 2, (2, len(indices), model.config.num_bits), generator=self.generator("banks"))
         self.banks = [bank.to(self.device) for bank in signs.float() * 2 - 1]
         self.codes = self.banks[0].clone()
         self.nets: list[ImgNet] = [model.img_net_f, model.img_net_g][: self.objective.image_nets]
         # The same steps in one pass over the weights, where PyTorch has it: several percent of the time of a small CNN.
-        fused = True if self.device.type in ("cpu", "cuda") else None
-        self.label_optimizer = torch.optim.Adam(model.label_net.parameters(), self.config.label_lr, fused=fused)
-        self.optimizers = [
-            torch.optim.Adam(net.parameters(), self.config.peak_lr, weight_decay=self.config.weight_decay, fused=fused)
-            for net in self.nets
-        ]
+        self.fused = True if self.device.type in ("cpu", "cuda") else None
         self.steps_per_epoch = len(self._batches_of(torch.arange(len(indices))))
-        self.schedulers = [
-            torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.config.peak_lr, self.config.epochs * self.steps_per_epoch
-            )
-            for optimizer in self.optimizers
-        ]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.steps: Joint | Alternating
+        if isinstance(self.objective, PosteriorConfig):
+            self.steps = Joint(self, self.objective)
+        else:
+            self.steps = Alternating(self, self.objective)
 
     def fit(
         self,
@@ -152,25 +165,17 @@ class Trainer:
         if self.epoch == 0:
             if not self.model.pixel_statistics_known:
                 self._measure_pixels()
-            if self.objective.uses_label_net:
-                with self._seeded("pretraining"):
-                    self.pretrain()
+            with self._seeded("pretraining"):
+                self.steps.start()
         while self.epoch < self.config.epochs:
             with self._seeded("epoch", self.epoch):
                 self._train_epoch(after_step)
             if after_epoch is not None:
                 after_epoch(self)
 
-    def pretrain(self) -> None:
-        """Train LabelNet on labels alone, then start the banks and the shared codes from its codes."""
-        self._train_label_net(self.config.label_pretraining, None, self._generator("pretraining"))
-        hashing = self._label_targets().hashing[self._row_of]
-        self.banks = [hashing.clone() for _ in self.banks]
-        self.codes = torch.where(hashing >= 0, 1.0, -1.0)
-
     def _measure_pixels(self) -> None:
         """Set the model's pixel mean and deviation from up to 5,000 training images."""
-        some = self.indices[torch.randperm(len(self.indices), generator=self._generator("pixels"))[:5000]]
+        some = self.indices[torch.randperm(len(self.indices), generator=self.generator("pixels"))[:5000]]
         sums = torch.zeros((3, self.dataset.image_shape[0]), dtype=torch.float64)
         for images in batches(self.dataset, some, 256, self.config.num_workers):
             pixels = images.double() / 255
@@ -183,19 +188,20 @@ class Trainer:
 
     def _train_epoch(self, after_step: Callable[[int, dict[str, float]], None] | None) -> None:
         started = time.perf_counter()
-        generator = self._generator("epoch", self.epoch)
-        targets = self._label_targets() if self.objective.uses_label_net else None
+        generator = self.generator("epoch", self.epoch)
+        self.steps.begin_epoch()
         order = torch.randperm(len(self.indices), generator=generator)
         steps = self._batches_of(order)
         done = self.epoch * self.steps_per_epoch
-        log = TermLog(done, self._steps_a_read)
+        log = self.new_log(done)
         images = batches(self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers)
         for step, (positions, batch) in enumerate(zip(steps, images, strict=True)):
-            log.add(self._step(positions.to(self.device), batch.to(self.device), targets, generator))
+            log.add(self.steps.step(positions.to(self.device), batch.to(self.device), generator))
             if after_step is not None:
                 after_step(done + step + 1, log.latest)
-        if self.objective.uses_label_net:
-            self._train_label_net(self.config.label_steps, log, generator)
+        self.steps.end_epoch(log, generator)
+        if len(self.nets) == 1:  # every kind of code is F's then
+            self.model.img_net_g.load_state_dict(self.model.img_net_f.state_dict())
         means = log.means()
         self.epoch += 1
         seconds = time.perf_counter() - started
@@ -203,7 +209,7 @@ class Trainer:
             {
                 "epoch": self.epoch,
                 "step": self.epoch * self.steps_per_epoch,
-                "lr": self.schedulers[0].get_last_lr()[0],
+                "lr": self.steps.schedulers[0].get_last_lr()[0],
                 "images_per_second": sum(map(len, steps)) / seconds,
                 "seconds": seconds,
                 "loss": sum(means.values()),
@@ -212,45 +218,22 @@ class Trainer:
             }
         )
 
-    def _step(
-        self, positions: Tensor, images: Tensor, targets: LabelTargets | None, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """One step of each ImgNet on its own view of the batch, then new shared codes for the batch."""
-        labels, codes = self.labels[positions], self.codes[positions]
-        columns = torch.randperm(len(self.indices), generator=generator)[: self.config.bank_columns].to(self.device)
-        terms: dict[str, Tensor] = {}
-        relaxed = []
-        for which, (net, optimizer) in enumerate(zip(self.nets, self.optimizers, strict=True)):
-            view = self.model.normalize(self.augmentation(images, generator))
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                semantic, hashing = net(view)
-            semantic, hashing = semantic.float(), hashing.float()
-            bank = self.banks[-1 - which][columns]  # the other net's; with one net, its own
-            own = img_net_terms(semantic, hashing, labels, codes, bank, self.labels[columns], targets, self.objective)
-            self._descend(own, optimizer)
-            self.schedulers[which].step()
-            terms |= {f"{'fg'[which]}_{name}": term.detach() for name, term in own.items()}
-            self.banks[which][positions] = hashing.detach()
-            relaxed.append(hashing.detach())
-        anchor = targets.hashing[self._row_of[positions]] if targets is not None else None
-        weight = self.objective.anchor_weight
-        self.codes[positions] = sign_quantization_loss(*relaxed, anchor=anchor, anchor_weight=weight)[1]
-        return terms
+    def one_cycle(
+        self, optimizer: torch.optim.Optimizer, peaks: float | list[float]
+    ) -> torch.optim.lr_scheduler.OneCycleLR:
+        """Return the one-cycle schedule of the whole training, with peaks for all groups of weights or for each."""
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, self.config.epochs * self.steps_per_epoch)
 
-    def _train_label_net(self, steps: int, log: TermLog | None, generator: torch.Generator) -> None:
-        """Train LabelNet on random training labels; against the shared codes too once there is a log of an epoch."""
-        reads = log or TermLog(0, self._steps_a_read)
-        for _ in range(steps):
-            drawn = torch.randint(len(self.indices), (self.config.label_batch,), generator=generator).to(self.device)
-            labels = self.labels[drawn]
-            semantic, hashing = self.model.label_net(self._label_rows(labels))
-            codes = self.codes[drawn] if log is not None else None
-            terms = label_net_terms(semantic, hashing, labels, codes, self.objective)
-            self._descend(terms, self.label_optimizer)
-            reads.add({name: term.detach() for name, term in terms.items()}, new_step=False)
-        reads.read()
+    def new_log(self, steps_done: int) -> TermLog:
+        """Return a log of terms that is read as often as the device allows."""
+        return TermLog(steps_done, self._steps_a_read)
 
-    def _descend(self, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the ImgNets compute."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def descend(self, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Take a step down the sum of the terms."""
         optimizer.zero_grad()
         if not terms:
             return
@@ -258,12 +241,8 @@ class Trainer:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    @torch.no_grad()
-    def _label_targets(self) -> LabelTargets:
-        labels, counts = self._distinct
-        return LabelTargets(labels, counts, *self.model.label_net(self._label_rows(labels)))
-
-    def _label_rows(self, labels: Tensor) -> Tensor:
+    def label_rows(self, labels: Tensor) -> Tensor:
+        """Return labels as rows of 0 and 1, float [n, C]."""
         if labels.dim() == 1:
             return nn.functional.one_hot(labels, self.model.config.num_classes).float()
         return labels.float()
@@ -279,7 +258,7 @@ class Trainer:
 
     def collapse_warning(self) -> str | None:
         """Say in a line what is wrong when codes collapse, None while they are healthy."""
-        return collapse_warning(self.code_statistics(), len(self._distinct[0]), self.model.config.num_bits)
+        return collapse_warning(self.code_statistics(), len(self.distinct[0]), self.model.config.num_bits)
 
     def _dtype(self) -> torch.dtype:
         if self.device.type == "cpu":
@@ -289,7 +268,7 @@ class Trainer:
             return torch.bfloat16 if bf16 else torch.float32
         return getattr(torch, self.config.precision)
 
-    def _generator(self, *key: str | int) -> torch.Generator:
+    def generator(self, *key: str | int) -> torch.Generator:
         """Every epoch draws from its own generator, so that resuming at an epoch needs no saved random state."""
         digest = hashlib.sha256(repr((self.config.seed, *key)).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
@@ -298,5 +277,5 @@ class Trainer:
     def _seeded(self, *key: str | int) -> Iterator[None]:
         """Seed the global generators, which dropout draws from, and give the caller's back afterwards."""
         with torch.random.fork_rng():
-            torch.manual_seed(self._generator("global", *key).initial_seed() % 2**63)
+            torch.manual_seed(self.generator("global", *key).initial_seed() % 2**63)
             yield

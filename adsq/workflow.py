@@ -28,9 +28,8 @@ from adsq.export import ROW_GROUP, to_parquet
 from adsq.files import read_tensors, write_tensors, write_text
 from adsq.index import HammingIndex
 from adsq.networks import ADSQ, ModelConfig
-from adsq.objective import ObjectiveConfig
 from adsq.progress import batch_bar, console, training_bar
-from adsq.training import Trainer, TrainingConfig
+from adsq.training import Objective, Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
 CODES_FILE, INDEX_FILE, PARQUET_FILE, METRICS_FILE, EVALUATION_FILE = (
@@ -88,7 +87,7 @@ def train(
     dataset: ImageDataset,
     split: Split,
     model: ModelConfig,
-    objective: ObjectiveConfig,
+    objective: Objective,
     schedule: TrainingConfig,
     *,
     augmentation: Augmentation | None = None,

@@ -16,6 +16,8 @@ import torch
 from pyarrow import parquet
 from torchvision.transforms.v2.functional import to_pil_image
 
+from adsq import data
+from adsq.checkpoint import load_trainer
 from adsq.index import HammingIndex
 from cli_runner import adsq
 
@@ -122,6 +124,18 @@ def test_data_that_changed_are_refused(tmp_path):
     assert "colours changed since training" in adsq("evaluate", tmp_path / "run", code=1)
 
 
+def test_objective_and_its_schedule(tmp_path):
+    folder = write_pictures(tmp_path / "colours", per_class=6)
+    options = ["--image-size", 16, "--epochs", 1, "--protocol", "2/3/rest", "--bits", 8]
+    for objective, schedule in {"adsq": (128, 3e-3), "adsq-likelihood": (64, 2e-3)}.items():
+        run = tmp_path / objective
+        adsq("train", "--data", folder, "--out", run, "--objective", objective, "--image-nets", 1, *options)
+        trainer, _ = load_trainer(run, data.load(str(folder), image_size=16))
+        assert (trainer.objective.name, trainer.objective.image_nets) == (objective, 1)
+        assert (trainer.config.batch_size, trainer.config.peak_lr) == schedule
+        assert "mAP" in adsq("evaluate", run)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example(name):
     assert f"Example: adsq {name}" in adsq(name, "--help")
@@ -141,6 +155,9 @@ def test_info_tells_of_every_op():
         (["train", "--bits", 0], "num_bits: expected an integer from 1 to 4096, got 0"),
         (["train", "--protocol", "100/100/rest"], "class '8' "),
         (["train", "--protocol", "many"], "protocol: expected one of"),
+        (["train", "--objective", "adsh"], "objective: expected one of adsq, adsq-likelihood, got 'adsh'"),
+        (["train", "--objective", "adsq", "--form", "squared"], "--form: belongs to the objective adsq-likelihood"),
+        (["train", "--image-nets", 3], "image_nets: expected one of (1, 2), got 3"),
         (["train", "--epochs", 0], "epochs: expected at least 1, got 0"),
         (["train", "--backbone", "resnet"], "backbone: expected small-cnn or a torchvision classifier"),
         (["train", "--backbone", "resnet18", "--weights", "nowhere.pth"], "weights: no file nowhere.pth"),

@@ -1,6 +1,6 @@
-"""ADSQ on Fashion-MNIST, with two ablations: the table of bench/study/README.md.
+"""ADSQ-likelihood on Fashion-MNIST with fused and with blocked losses: a part of bench/study/README.md.
 
-    python bench/study/fashion_mnist.py --root FOLDER_OF_IDX_FILES
+    PYTHONPATH=bench python bench/study/fashion_mnist.py --root FOLDER_OF_IDX_FILES
 
 Protocol fashion-mnist-100-500: 1,000 queries, 5,000 training images, a database of the other 69,000, which holds the
 training images. mAP@all, ties by index, over all relevant images. Each run is a line of results/fashion_mnist.jsonl;
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from blocked import blocked_pytorch
+from race import write_between
 from rich.progress import track
 
 from adsq import __version__, data
@@ -73,8 +74,6 @@ def table(records: list[dict[str, Any]]) -> str:
     """Return the README's text from the records of all runs."""
     seeds = sorted({record["seed"] for record in records})
     lines = [
-        "# ADSQ on Fashion-MNIST",
-        "",
         "Written by `fashion_mnist.py` (see its head for the protocol) from `results/fashion_mnist.jsonl`. "
         f"{BITS} bits, small CNN, {records[0]['epochs']} epochs, seeds {', '.join(map(str, seeds))} (split, training). "
         "mAP@all of 1,000 queries against 69,000 codes, ties by index. The spread over seeds is the noise.",
@@ -108,7 +107,7 @@ def training_step(record: dict[str, Any]) -> list[str]:
     parts = sorted(shares.items(), key=lambda part: (part[0] == "others", -part[1]))
     quartiles = {name: "{} to {}".format(*record["quartiles"][name]) for name in times}
     return [
-        "## A training step",
+        "### A training step",
         "",
         "Written from what `training_step.py` measured: both ImgNets on a batch of 64, banks of 1,024 columns; the two "
         "ways of computing the losses took turns in one run.",
@@ -146,7 +145,7 @@ def main() -> None:
         write_text(RESULTS, "".join(json.dumps(record) + "\n" for record in records))
         print(json.dumps(records[-1]))
     wanted = [r for r in records if r["epochs"] == arguments.epochs and r["seed"] in arguments.seeds]
-    write_text(HERE / "README.md", table(wanted))
+    write_between(HERE / "README.md", "fashion-mnist", table(wanted))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a training step of ADSQ costs, and what the fused losses save: a part of bench/study/README.md.
 
-    python bench/study/training_step.py --root FOLDER_OF_IDX_FILES
+    PYTHONPATH=bench python bench/study/training_step.py --root FOLDER_OF_IDX_FILES
 
 Trains as fashion_mnist.py does, and changes every few steps between the fused kernels and the same losses as blocked
 PyTorch, so that both see the same machine. Then the profiler tells where the time of a step goes.
