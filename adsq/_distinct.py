@@ -31,13 +31,15 @@ class DistinctRows:
     def of(cls, flat: FlatRows) -> DistinctRows:
         """Find the distinct codes of some rows."""
         first, numbers = op.distinct_codes(flat.codes)
-        return cls(flat.codes[first], *op.distinct_rows(numbers, len(first)), flat.ids.clone())
+        offsets, rows = op.distinct_rows(numbers, len(first))
+        return cls(flat.codes[first], offsets, rows, flat.ids.clone())
 
     @classmethod
     def _renumbered(cls, codes: Tensor, numbers: Tensor, ids: Tensor) -> DistinctRows:
         """Take codes in any order, also some without rows, and the number of each row's code."""
         first, new = op.distinct_codes(numbers.view(torch.uint8).reshape(-1, 4))
-        return cls(codes[numbers[first]], *op.distinct_rows(new, len(first)), ids)
+        offsets, rows = op.distinct_rows(new, len(first))
+        return cls(codes[numbers[first]], offsets, rows, ids)
 
     @property
     def size(self) -> int:
@@ -105,7 +107,8 @@ class DistinctRows:
         numbers = torch.cat([self._numbers, numbers[known:]])
         ids = torch.cat([self.ids, other.ids])
         if self.precedes(other):
-            return DistinctRows(codes, *op.distinct_rows(numbers, len(first)), ids)
+            offsets, rows = op.distinct_rows(numbers, len(first))
+            return DistinctRows(codes, offsets, rows, ids)
         ids, order = ids.sort()
         return self._renumbered(codes, numbers[order], ids)
 

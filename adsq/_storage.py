@@ -79,8 +79,8 @@ class Storage:
                 if self.distinct is True:
                     raise ValueError(f"codes: expected at most {MAX_ROWS} in all where equal ones are stored once")
                 runs[0] = runs[0].flat()
-            while len(runs) > 1 and runs[-2].takes(runs[-1]):
-                runs[-2:] = [runs[-2].merged(runs[-1])]
+            while len(runs) > 1 and runs[-2].takes(runs[-1].flat()):  # all runs but the first are flat
+                runs[-2:] = [runs[-2].merged(runs[-1].flat())]
             if runs[-1] is new:  # not copied by a merge, and the caller's tensors may change later
                 runs[-1] = FlatRows(new_codes(count, codes).copy_(codes), ids.clone(), count)
             self._runs, self._next_id = runs, max(self._next_id, int(ids[-1]) + 1)
@@ -104,7 +104,7 @@ class Storage:
     def _merged(self) -> Rows:
         runs = list(self._runs)
         while len(runs) > 1:
-            runs[-2:] = [runs[-2].merged(runs[-1])]
+            runs[-2:] = [runs[-2].merged(runs[-1].flat())]
         self._runs = runs
         return runs[0]
 

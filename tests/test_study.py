@@ -11,8 +11,7 @@ import torch
 from test_training import stripes
 
 import methods
-from adsq.data import TensorImageDataset
-from adsq.data.protocols import Protocol, Split
+from adsq.data import Protocol, Split, TensorImageDataset
 from adsq.posterior import PosteriorConfig
 from composites import SIZES, composites
 

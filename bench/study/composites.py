@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from adsq.data import ImageDataset, TensorImageDataset
-from adsq.data.protocols import Split
+from adsq.data import ImageDataset, Split, TensorImageDataset
 
 SIZES = {"query": 1000, "training": 5000, "database": 20000}
 
