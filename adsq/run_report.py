@@ -41,8 +41,8 @@ def write(folder: Path, run_folder: Path, run: Run, scored: Scored) -> Path:
     name = f"{bits} bits, code {kind}"
     curves = {name: (torch.tensor(result.recall), torch.tensor(result.precision))}
     report.pr_curve(curve, curves, f"{title}: precision and recall")
-    numbers, precisions = torch.tensor(list(result.precision_curve)), torch.tensor([*result.precision_curve.values()])
-    report.precision_curve(first, {name: (numbers, precisions)}, f"{title}: precision of the first n")
+    places, precisions = map(torch.tensor, ([*part] for part in zip(*result.precision_curve.items(), strict=True)))
+    report.precision_curve(first, {name: (places, precisions)}, f"{title}: precision of the first n")
     report.code_statistics(
         statistics, scored.database.packed, bits, labels=scored.database.labels, title=f"{title}: codes"
     )
