@@ -94,6 +94,7 @@ if __name__ == "__main__":
     table: dict[str, dict[str, list[int]]] = {}
     for arch, kernels in resources().items():
         for kernel, taken in kernels.items():
-            table.setdefault(kernel, {})[arch] = [taken.registers, taken.shared]
+            registers = -(-taken.registers // 8) * 8  # they are handed out eight at a time
+            table.setdefault(kernel, {})[arch] = [registers, taken.shared]
     rows = [f' "{kernel}": {json.dumps(table[kernel])}' for kernel in sorted(table)]
     LIMITS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
