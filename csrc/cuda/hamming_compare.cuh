@@ -88,7 +88,7 @@ class BitMatrices {
   static constexpr int kTiles = 4, kCodes = 2 * kTiles, kQueries = 2, kRows = 8;
   static constexpr int kCodesAThread = kTiles * 16 / 32;  // four lanes hold the same codes
   static constexpr bool kTogether = true;
-  static constexpr int kBlocks = kWords == 8 ? 3 : 4, kTile = kWords == 8 ? 128 : 256;
+  static constexpr int kBlocks = kWords == 2 ? 4 : 3, kTile = kWords == 8 ? 128 : 256;
 
   // With room between queries, so that the lanes of a warp, who read four words of eight, find them in different banks
   static __host__ __device__ int stride(int) { return 2 * kWords + (kWords == 2 ? 0 : 4); }
