@@ -58,7 +58,7 @@ def test_a_run_gives_its_codes_measures(method, kinds, tiny):
     torch.manual_seed(0)
     job = study.job_of(method, "stripes", 16, 0, 2, {"peak_lr": 2e-3})
     record = study.run("", job)
-    assert record.keys() == {*job, "wall_s", "cpu_s", *kinds}
+    assert record.keys() == {*job, "machine", "wall_s", "cpu_s", *kinds}
     for kind in kinds:
         assert 0 < record[kind]["map"] <= 1 and record[kind]["recall"][-1] == 1
     json.dumps(record)
@@ -107,7 +107,7 @@ def test_tables_and_claims(tmp_path):
         code = {"map": value, "precision_at": {"1": value, "10": value}, "ndcg_at": {"100": value}}
         code |= {"recall": [0.1, 1.0], "precision": [None, 0.5]}
         job = study.job_of(method, "fashion-mnist", bits, seed, 4, {})
-        return job | {"cpu_s": 7.2, kind: code}
+        return job | {"machine": "an abacus", "cpu_s": 7.2, kind: code}
 
     records = [record("adsq-one", 0, 0.8), record("adsq-one", 1, 0.9), record("greedyhash", 0, 0.82)]
     records += [record("greedyhash", 1, 0.84), record("csq", 0, 0.99)]
@@ -116,7 +116,10 @@ def test_tables_and_claims(tmp_path):
     assert "| GreedyHash | F alone | 4 | 7 | 0.830 (0.820 to 0.840) |" in text
     assert "| CSQ |" not in text, "a mean over fewer seeds is no mean"
     assert "one network at query time: 32 bits +0.020 against GreedyHash." in text
-    assert "Seeds 0, 1. Not run: ADSQ, ADSQ-likelihood" in text
+    assert "Seeds 0, 1. Not run: ADSQ, ADSQ-likelihood" in text and "Machine: an abacus." in text
+    assert "two ImgNets" not in text
+    both = [record("adsq", seed, 0.7, "average") for seed in (0, 1)]
+    assert "two ImgNets against one ImgNet: 32 bits -0.150." in tables.text({"time": records + both})
     assert "| GreedyHash | penalty 0.1 | 4 | 0.820 |" in tables.tuning([records[2] | {"settings": {"penalty": 0.1}}])
     assert any("precision_at_n" in line for line in tables.figures(tmp_path, records))
     assert (tmp_path / "precision_recall.png").stat().st_size > 1000

@@ -25,6 +25,7 @@ from typing import Any
 
 import tables
 import torch
+from fashion_mnist import machine
 from race import write_between
 from rich.progress import Progress
 from torch import Tensor
@@ -67,7 +68,11 @@ def run(root: str, job: dict[str, Any]) -> dict[str, Any]:
     trainer = make_trainer(method, job["bits"], dataset, part["training"], job["epochs"], seed, job["settings"])
     wall, processor = time.perf_counter(), time.process_time()
     trainer.fit()
-    record = job | {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(time.process_time() - processor, 1)}
+    record = job | {
+        "machine": machine(),
+        "wall_s": round(time.perf_counter() - wall, 1),
+        "cpu_s": round(time.process_time() - processor, 1),
+    }
     codes = {}
     searched = [part["query"], part["database"]]
     if method.features:
@@ -204,7 +209,7 @@ def main() -> None:
     records = {key(record): record for record in read(folder / STUDY.name)}
     by_budget = {budget: [records[key(job)] for job in every] for budget, every in jobs.items()}
     shown = [*tables.figures(folder, by_budget.get("time", [])), *tables.tuning(read(TUNING))]
-    text = tables.text(by_budget) + "\n".join(shown)
+    text = "\n".join([tables.text(by_budget), *shown])
     if arguments.quick:
         write_text(folder / "README.md", text)
     else:

@@ -69,7 +69,9 @@ def text(by_budget: dict[str, list[Record]]) -> str:
         if real:
             seeds = ", ".join(map(str, sorted({record["seed"] for record in real})))
             missing = [method.title for name, method in MAIN.items() if name not in {r["method"] for r in real}]
-            lines += [f"### {BUDGETS[budget]}", "", f"Seeds {seeds}. Not run: {', '.join(missing) or 'nothing'}.", ""]
+            machines = "; ".join(sorted({record["machine"] for record in real}))
+            run = f"Seeds {seeds}. Not run: {', '.join(missing) or 'nothing'}. Machine: {machines}."
+            lines += [f"### {BUDGETS[budget]}", "", run, ""]
             lines += [*rows(real, list(MAIN), mean_ap), "", *claims(real), ""]
     every = by_budget.get("time", [])
     ablations = [r for r in every if r["data"] == "fashion-mnist" and r["bits"] == 32]
@@ -118,7 +120,12 @@ def claims(records: list[Record]) -> list[str]:
         if verdicts:
             what = "one network at query time" if nets == 1 else "two networks at query time"
             lines.append(f"- ADSQ's best mean against the best rival's, {what}: {'; '.join(verdicts)}.")
-    return lines
+    pays = [
+        f"{bits} bits {found['adsq', 'average', bits] - found['adsq-one', 'f', bits]:+.3f}"
+        for bits in sorted({record["bits"] for record in records})
+        if ("adsq", "average", bits) in found and ("adsq-one", "f", bits) in found
+    ]
+    return lines + ([f"- ADSQ's average of two ImgNets against one ImgNet: {'; '.join(pays)}."] if pays else [])
 
 
 def figures(folder: Path, records: list[Record]) -> list[str]:
