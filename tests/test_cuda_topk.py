@@ -43,7 +43,7 @@ def some_mask(kind: str | None, n: int) -> Tensor | None:
     return mask
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(
     n=st.sampled_from([0, 1, 63, 64, 65, 511, 512, 513, 2049, 4101]),
     q=st.sampled_from([0, 1, 2, 5, 17, 140]),
@@ -84,12 +84,14 @@ def test_sanitizers_find_nothing(emulator, build, num_bits, matrices):
     """In rounds of the filter, in its lists that are full, and in the ranking of what is left."""
     if matrices and num_bits > 256:
         pytest.skip("not compared on tensor cores")
+    if build == "thread" and num_bits not in ((64,) if matrices else (32, 64, 128, 256, 300)):
+        pytest.skip("differs in how codes are read only, and threads take long to make")
     n, q = (4095, 3) if build == "address" else (700, 2)  # one code less than blocks hold, whatever the width
     queries, database = random_codes(q, num_bits, 1), random_codes(n, num_bits, 2)
     shift = 0 if num_bits % 32 == 0 else num_bits % 4
     for order, k, capacity in (("reverse", 10, 8192), ("random:3", 5, 20), ("warp", n + 1, 8192)):
-        if build == "thread" and (capacity == 20 or num_bits not in (32, 64, 128, 256, 300)) and order != "reverse":
-            continue  # which takes long to make threads
+        if build == "thread" and capacity == 20:
+            continue
         options = {
             "capacity": capacity,
             "matrices": matrices,
@@ -121,7 +123,7 @@ def test_data_that_is_hard_to_sample(emulator, kind, k, matrices):
     """More codes than the sample sees, in every order: right, and settled by the filter while candidates fit."""
     queries = random_codes(3, 64, 5)
     database = HARD[kind](queries, random_codes(6000, 64, 4))
-    for order in ORDERS:
+    for order in ORDERS[1:4]:
         options = {"order": order, "matrices": matrices, "settled": 1}
         assert check(emulator, "plain", queries, database, k, **options) == [1, 1, 1]
         check(emulator, "plain", queries, database, k, capacity=max(k, 200), **options)
