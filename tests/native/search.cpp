@@ -1,8 +1,9 @@
-// hamming_topk and RangeSearch.
+// hamming_topk and RangeSearch, and the same with equal codes stored once.
 #include "search.h"
 
 #include <algorithm>
 
+#include "cpu/distinct_codes.h"
 #include "cpu/hamming_topk.h"
 
 namespace adsq::test {
@@ -88,12 +89,55 @@ void compare_range(const DataSet& data, const Found& expected, int64_t radius, c
   check_equal("indices of RangeSearch", indices, expected.indices);
 }
 
+// The codes of a data set, each once.
+struct Distinct {
+  Buffer<uint8_t> codes;
+  Buffer<int32_t> offsets, rows;
+
+  explicit Distinct(const DataSet& data) {
+    const Buffer<int32_t> numbers(data.count);
+    const std::vector<int64_t> first = cpu::number_codes(data.rows.data(), data.count, data.width, numbers.data());
+    const auto count = static_cast<int64_t>(first.size());
+    codes = Buffer<uint8_t>(count * data.width, kPageEnd);
+    offsets = Buffer<int32_t>(count + 1);
+    rows = Buffer<int32_t>(data.count);
+    for (int64_t c = 0; c < count; ++c) {
+      CHECK(c == 0 || first[static_cast<size_t>(c)] > first[static_cast<size_t>(c - 1)]);
+      std::copy_n(data.row(first[static_cast<size_t>(c)]), data.width, codes.data() + c * data.width);
+    }
+    for (int64_t i = 0; i < data.count; ++i) {
+      CHECK(std::memcmp(data.row(i), codes.data() + numbers[i] * data.width, static_cast<size_t>(data.width)) == 0);
+    }
+    cpu::list_rows(numbers.data(), data.count, count, offsets.data(), rows.data());
+  }
+};
+
+void compare_distinct(const DataSet& data, const Distinct& distinct, const Found& near, int64_t k, const Found& inside,
+                      int64_t radius, const int64_t* ids, const cpu::Threads& threads) {
+  const int64_t count = distinct.offsets.size() - 1;
+  const cpu::DistinctCodes database{
+      {distinct.codes.data(), count, data.width}, distinct.offsets.data(), distinct.rows.data(), data.count, ids};
+  const Buffer<int32_t> distances(data.num_queries * k);
+  const Buffer<int64_t> indices(data.num_queries * k);
+  cpu::distinct_topk(data.queries(), database, k, distances.data(), indices.data(), threads);
+  check_equal("distances of distinct_topk", distances, near.distances);
+  check_equal("indices of distinct_topk", indices, near.indices);
+  const cpu::DistinctRange range(data.queries(), database, radius, threads);
+  CHECK(range.offsets() == inside.offsets);
+  const Buffer<int32_t> range_distances(range.offsets().back());
+  const Buffer<int64_t> range_indices(range.offsets().back());
+  range.write(range_distances.data(), range_indices.data());
+  check_equal("distances of DistinctRange", range_distances, inside.distances);
+  check_equal("indices of DistinctRange", range_indices, inside.indices);
+}
+
 }  // namespace
 
 void compare_search(const DataSet& data, const Ranking& ranking, const std::vector<int64_t>& thread_counts,
                     Random& random) {
   const int64_t n = data.count, bits = 8 * data.width;
   const std::string outer = context;
+  const Distinct distinct(data);
   for (int draw = 0; draw < 3; ++draw) {
     const auto kind = draw == 0 ? Mask::kNone : static_cast<Mask>(random.below(6));
     const Buffer<bool> mask = make_mask(kind, n, random);
@@ -108,6 +152,9 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
     for_every_way(thread_counts, [&](RealThreads& real) {
       compare_topk(data, near, k, names, real.threads);
       compare_range(data, inside, radius, names, real.threads);
+      if (mask.size() == 0) {
+        compare_distinct(data, distinct, near, k, inside, std::min(radius, bits), names.ids, real.threads);
+      }
       CHECK(real.most_tasks <= real.threads.count);
     });
   }
