@@ -17,15 +17,17 @@ class DistinctItems {
   DistinctItems(const Codes& codes, const Labels& labels, double share) : codes_(codes), labels_(labels) {
     if (codes.count <= 1 || codes.count > INT32_MAX || share <= 0) return;
     const int64_t width = codes.width + 8 * labels.num_words, part = codes.count / kFirstPart;
-    std::vector<uint8_t> items(static_cast<size_t>(codes.count * width));
-    for (int64_t i = 0; i < codes.count; ++i) {
-      uint8_t* item = items.data() + i * width;
-      std::memcpy(item, codes.rows + i * codes.width, static_cast<size_t>(codes.width));
-      if (labels.num_words == 0) continue;
-      std::memcpy(item + codes.width, labels.words + i * labels.num_words, 8 * static_cast<size_t>(labels.num_words));
-    }
     numbers_.resize(static_cast<size_t>(codes.count));
+    std::vector<uint8_t> items;
     const auto distinct_share = [&](int64_t count) {
+      const auto known = static_cast<int64_t>(items.size()) / width;
+      items.resize(static_cast<size_t>(count * width));
+      for (int64_t i = known; i < count; ++i) {
+        uint8_t* item = items.data() + i * width;
+        std::memcpy(item, codes.rows + i * codes.width, static_cast<size_t>(codes.width));
+        if (labels.num_words == 0) continue;
+        std::memcpy(item + codes.width, labels.words + i * labels.num_words, 8 * static_cast<size_t>(labels.num_words));
+      }
       first_ = number_codes(items.data(), count, width, numbers_.data());
       return static_cast<double>(first_.size()) / static_cast<double>(std::max<int64_t>(1, count));
     };
