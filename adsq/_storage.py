@@ -84,7 +84,7 @@ class Storage:
             if runs[-1] is new:  # not copied by a merge, and the caller's tensors may change later
                 runs[-1] = FlatRows(new_codes(count, codes).copy_(codes), ids.clone(), count)
             self._runs, self._next_id = runs, max(self._next_id, int(ids[-1]) + 1)
-            if self.distinct == "auto" and len(self) >= max(SMALLEST, 2 * self._judged):
+            if self.distinct == "auto" and self._looks() and len(self) >= max(SMALLEST, 2 * self._judged):
                 self._judged = len(self)
                 self._runs = [_suited(self._merged())]
 
@@ -100,6 +100,12 @@ class Storage:
         """Move all rows to a device."""
         with self._lock:
             self._runs = [self._merged().to(device)]
+            if self.distinct == "auto" and not self._looks():
+                self._runs = [self._runs[0].flat()]
+
+    def _looks(self) -> bool:
+        """Whether "auto" asks for equal codes: on a GPU nothing native searches them."""
+        return self.device.type == "cpu"
 
     def _merged(self) -> Rows:
         runs = list(self._runs)

@@ -45,7 +45,8 @@ class HammingIndex:
             num_bits: Length of a code, 1 to 4096.
             distinct: Whether equal codes are stored and searched once, with a list of their ids: less memory and
                 faster searches where codes repeat, as trained ones do, with the same results. "auto" looks at what
-                has been added whenever that has doubled, and does so where fewer than 70 % of the codes are distinct.
+                has been added whenever that has doubled, and does so where fewer than 70 % of the codes are distinct
+                (on the CPU; on a GPU it never does).
 
         Raises:
             TypeError, ValueError: An argument is not one of these.

@@ -207,3 +207,16 @@ def test_parts_and_exports_hold_each_row_with_its_code(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "codes.parquet")
     assert table["id"].to_pylist() == list(range(0, 1500, 3))
     assert table["w0"].to_pylist() == codes.numpy().view("<u8").ravel().tolist()
+
+
+@pytest.mark.gpu
+def test_auto_stores_each_row_with_its_code_on_a_gpu() -> None:
+    codes = repeated(20_000, 10)
+    index, forced = HammingIndex(64), HammingIndex(64, distinct=True)
+    for each in (index, forced):
+        each.add(codes)
+        each.to("cuda")
+    assert not is_distinct(index) and is_distinct(forced)
+    queries = torch.from_numpy(codes[:5]).cuda()
+    for found, same in zip(index.search(queries, 30), forced.search(queries, 30), strict=True):
+        assert torch.equal(found, same)
