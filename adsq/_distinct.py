@@ -33,13 +33,15 @@ class DistinctRows:
     def of(cls, flat: FlatRows) -> DistinctRows:
         """Find the distinct codes of some rows."""
         first, numbers = op.distinct_codes(flat.codes)
-        return cls(flat.codes[first], *op.distinct_rows(numbers, len(first)), flat.ids.clone())
+        offsets, rows = op.distinct_rows(numbers, len(first))
+        return cls(flat.codes[first], offsets, rows, flat.ids.clone())
 
     @classmethod
     def _renumbered(cls, codes: Tensor, numbers: Tensor, ids: Tensor) -> DistinctRows:
         """Take codes in any order, also some without rows, and the number of each row's code."""
         first, new = op.distinct_codes(numbers.view(torch.uint8).reshape(-1, 4))
-        return cls(codes[numbers[first]], *op.distinct_rows(new, len(first)), ids)
+        offsets, rows = op.distinct_rows(new, len(first))
+        return cls(codes[numbers[first]], offsets, rows, ids)
 
     @property
     def size(self) -> int:
@@ -101,11 +103,11 @@ class DistinctRows:
             return FlatRows(self.codes_at(positions), self.ids[positions], len(positions))
         return self._renumbered(self.codes, self._numbers[positions], self.ids[positions])
 
-    def takes(self, other: FlatRows) -> bool:
+    def takes(self, other: FlatRows | DistinctRows) -> bool:
         """Whether to add rows now: that costs as much as reading all rows, whatever their ids."""
         return self.size <= 2 * other.size
 
-    def merged(self, other: FlatRows) -> DistinctRows:
+    def merged(self, other: FlatRows | DistinctRows) -> DistinctRows:
         """Return the rows of both, which share no id."""
         known = self.codes.shape[0]
         first, numbers = op.distinct_codes(torch.cat([self.codes, other.codes]))
@@ -113,7 +115,8 @@ class DistinctRows:
         numbers = torch.cat([self._numbers, numbers[known:]])
         ids = torch.cat([self.ids, other.ids])
         if self.precedes(other):
-            return DistinctRows(codes, *op.distinct_rows(numbers, len(first)), ids)
+            offsets, rows = op.distinct_rows(numbers, len(first))
+            return DistinctRows(codes, offsets, rows, ids)
         ids, order = ids.sort()
         return self._renumbered(codes, numbers[order], ids)
 
@@ -125,7 +128,8 @@ class DistinctRows:
 
     def to(self, device: str | torch.device) -> DistinctRows:
         """Return the rows on a device."""
-        return DistinctRows(*(part.to(device) for part in (self.codes, self.offsets, self.rows, self.ids)))
+        codes, offsets, rows, ids = (part.to(device) for part in (self.codes, self.offsets, self.rows, self.ids))
+        return DistinctRows(codes, offsets, rows, ids)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file holds, by name."""

@@ -89,15 +89,15 @@ class FlatRows:
         """Return the rows on a device."""
         return FlatRows(self.codes.to(device), self.ids.to(device), self.size)
 
-    def takes(self, other: FlatRows) -> bool:
+    def takes(self, other: FlatRows | DistinctRows) -> bool:
         """Whether to add rows now, and not later with others."""
         return self.size <= 2 * other.size or self.precedes(other)
 
-    def precedes(self: FlatRows | DistinctRows, other: FlatRows) -> bool:
+    def precedes(self: FlatRows | DistinctRows, other: FlatRows | DistinctRows) -> bool:
         """Whether every id here is below every id there."""
         return self.size == 0 or other.size == 0 or bool(self.ids[-1] < other.ids[0])
 
-    def merged(self, other: FlatRows) -> FlatRows:
+    def merged(self, other: FlatRows | DistinctRows) -> FlatRows:
         """Return the rows of both, which share no id. Only the newest rows of a buffer may be merged."""
         size = self.size + other.size
         if not self.precedes(other):

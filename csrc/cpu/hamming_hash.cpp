@@ -122,6 +122,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
     HashQuery search(database, tables, queries.count);
     Expander expander(database);
     for (int64_t q = first; q < last; ++q) {
+      if (q + 1 < last) search.prefetch(words.get() + (q + 1) * queries.num_words());
       const bool done = search.nearest(words.get() + q * queries.num_words(), k, force);
       used[q] = done ? 1 : search.began() ? 2 : 0;
       if (!done) continue;
@@ -160,6 +161,7 @@ HashRange::HashRange(const Codes& queries, const DistinctCodes& database, const 
   share_queries(queries.count, threads, [&](int64_t first, int64_t last) {
     HashQuery search(database, tables, queries.count);
     for (int64_t q = first; q < last; ++q) {
+      if (q + 1 < last) search.prefetch(words.get() + (q + 1) * queries.num_words());
       const bool done = search.within(words.get() + q * queries.num_words(), most, force);
       used[q] = done ? 1 : search.began() ? 2 : 0;
       if (done) keys_[static_cast<size_t>(q)] = search.found();

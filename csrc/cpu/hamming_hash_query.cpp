@@ -56,7 +56,9 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, in
       tables_(tables),
       kernels_(scan_kernels()),
       scan_cost_(scan_cost(database.codes, num_queries)),
-      counts_(static_cast<size_t>(all() + 1)) {}
+      counts_(static_cast<size_t>(all() + 1)) {
+  for (int j = 0; j < this->tables(); ++j) first_offsets_[j] = tables_.layout.first_offset(j);
+}
 
 int64_t HashQuery::rows_of(int64_t code) const {
   return database_.offsets == nullptr ? 1 : Expander::count(database_, code);
@@ -66,7 +68,7 @@ int64_t HashQuery::rows_of(int64_t code) const {
 template <class Visit>
 void HashQuery::buckets(int32_t r, Visit visit) const {
   const int table = r % tables(), bits = tables_.layout.bits(table), flips = r / tables();
-  const int32_t* offsets = tables_.offsets + tables_.layout.first_offset(table);
+  const int32_t* offsets = tables_.offsets + first_offsets_[table];
   if (flips > bits) return;
   const uint64_t end = uint64_t{1} << bits;
   for (uint64_t mask = (uint64_t{1} << flips) - 1; mask < end;) {
@@ -157,10 +159,28 @@ double HashQuery::spent() const {
   return kProbe * static_cast<double>(probes_) + each * static_cast<double>(candidates_) + kTaken * again;
 }
 
+// Returns how many codes a step meets, and has the first of each bucket fetched into the cache.
+int64_t HashQuery::fetch(int32_t r) const {
+  const Codes& codes = database_.codes;
+  const uint8_t* rows = tables_.rows + r % tables() * codes.count * codes.width;
+  int64_t total = 0;
+  buckets(r, [&](int64_t first, int64_t count) {
+    if (count > 0) __builtin_prefetch(rows + first * codes.width);
+    total += count;
+  });
+  return total;
+}
+
+void HashQuery::prefetch(const uint64_t* query) const {
+  for (int j = 0; j < tables(); ++j) {
+    __builtin_prefetch(tables_.offsets + first_offsets_[j] + part_of(query, tables_.layout, j));
+  }
+}
+
 // Of the buckets that differ in no bit.
 double HashQuery::first_cost() const {
   int64_t candidates = 0;
-  for (int32_t r = 0; r < tables(); ++r) buckets(r, [&](int64_t, int64_t count) { candidates += count; });
+  for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
   return kProbe * tables() + kCandidate * database_.codes.num_words() * static_cast<double>(candidates);
 }
 
@@ -180,20 +200,24 @@ bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()), 0);
+  const double each = kCandidate * database_.codes.num_words();
+  double probes = 0, candidates = 0;
   if (!force) {
-    double probes = 0;
     for (int32_t r = 0; r <= selection_.threshold; ++r) {
       probes += choose(tables_.layout.bits(r % tables()), r / tables());
       if (probes * kProbe > scan_cost_) return false;
     }
-    int64_t candidates = 0;
-    for (int32_t r = 0; r <= selection_.threshold; ++r)
-      buckets(r, [&](int64_t, int64_t count) { candidates += count; });
-    const double each = kCandidate * database_.codes.num_words();
-    if (probes * kProbe + each * static_cast<double>(candidates) > scan_cost_) return false;
+    for (int32_t r = 0; r <= selection_.threshold; ++r) candidates += static_cast<double>(fetch(r));
+    if (probes * kProbe + each * candidates > scan_cost_) return false;
   }
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && spent() > scan_cost_) return false;
+    if (!force && r >= tables()) {
+      // What is left has no more codes that are near enough, and so met again, than what was read.
+      const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
+      const double left = (probes - static_cast<double>(probes_)) * kProbe +
+                          (candidates - static_cast<double>(candidates_)) * (each + kTaken * near);
+      if (spent() + left > scan_cost_) return false;
+    }
     step(r);
   }
   finish();

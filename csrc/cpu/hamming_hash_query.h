@@ -33,6 +33,9 @@ class HashQuery {
   bool within(const uint64_t* query, int32_t radius, bool force);
   bool began() const { return steps_ > 0; }
 
+  // Has what the search of a later query reads first fetched into the cache.
+  void prefetch(const uint64_t* query) const;
+
   // What `nearest` decides before and after the steps that every search begins with.
   HashPlan plan(const uint64_t* query, int64_t k);
 
@@ -45,6 +48,7 @@ class HashQuery {
   void take(int32_t r, int table);
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
+  int64_t fetch(int32_t r) const;
   double spent() const;
   double first_cost() const;
   double cost_of(int32_t r) const;
@@ -59,6 +63,7 @@ class HashQuery {
   const ScanKernels& kernels_;
   const double scan_cost_;
   const uint64_t* query_ = nullptr;
+  int64_t first_offsets_[kMaxTables];
   uint32_t parts_[kMaxTables];
   Selection selection_{};
   std::vector<uint64_t> found_;
