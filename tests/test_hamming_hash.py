@@ -59,7 +59,7 @@ def test_equals_brute_force(n: int, k: str, num_bits: int, kind: str, lists: boo
     for variant, found in by_variant(lambda: op.hash_topk(queries, codes, wanted, force, *tables, *names)).items():
         assert_equal(found[:2], expected, variant)
         assert not force or variant == "reference" or set(found[2].tolist()) <= {1}
-    for radius in (0, 1, 2, 5, num_bits - 1, num_bits, 2**40):
+    for radius in (0, 1, 2, 5, num_bits - 1, num_bits, 5000):
         found = op.hash_range(queries, codes, radius, force, *tables, *names)
         assert_equal(found[:3], brute_range(queries, database, radius, ids), radius)
 

@@ -13,8 +13,8 @@ from adsq.kernels.hamming_topk import op as search
 @plain_op("adsq::hash_tables")
 def hash_tables(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 [D, B] -> bucket offsets int32, codes by bucket int32 [tables, D] and uint8 [tables, D, B]."""
-    none = codes.new_empty(0, dtype=torch.int32)
-    return none, none.clone(), codes.new_empty(0)
+    positions = codes.new_empty((0, codes.shape[0]), dtype=torch.int32)  # no tables
+    return codes.new_empty(0, dtype=torch.int32), positions, codes.new_empty((0, *codes.shape))
 
 
 @torch.library.register_fake("adsq::hash_tables")
