@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test test-native bench bench-peers bench-losses bench-gpu study lint format clean
+.PHONY: install demo test test-native bench bench-peers bench-losses bench-scale bench-gpu study lint format clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,10 @@ bench-peers: $(VENV)/.peers
 # The tables of kernels/pairwise_similarity/README.md and kernels/sign_quantization/README.md
 bench-losses: install
 	$(BIN)/python bench/losses.py $(LOSSES)
+
+# The tables of kernels/hamming_hash/README.md and docs/scale.png: ways of an index to search, 10,000 to 100,000,000 codes.
+bench-scale: $(VENV)/.peers
+	$(BIN)/python bench/bench_scale.py $(SCALE)
 
 # bench/results/gpu-<device>.md. Builds for the GPU of this machine into PYTHON, which has torch; downloads nothing.
 # GPU="--only codes --no-compile" measures a part; bench/gpu.py --help tells more.

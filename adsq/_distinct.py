@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from adsq._hash import Hash
 from adsq._rows import FlatRows
 from adsq.kernels.distinct_codes import MAX_ROWS, op
 
@@ -26,6 +27,7 @@ class DistinctRows:
     offsets: Tensor  # int32 [D + 1]: the rows of code c are rows[offsets[c]:offsets[c + 1]], ascending
     rows: Tensor  # int32 [N]
     ids: Tensor  # int64 [N], ascending
+    hash: Hash = field(default_factory=Hash, compare=False, repr=False)
 
     @classmethod
     def of(cls, flat: FlatRows) -> DistinctRows:
@@ -60,7 +62,7 @@ class DistinctRows:
         return numbers
 
     @cached_property
-    def _names(self) -> Tensor | None:
+    def names(self) -> Tensor | None:
         """What an op turns row numbers into: ids, or None where the ids are the row numbers."""
         return None if self.size == 0 or int(self.ids[-1]) == self.size - 1 else self.ids
 
@@ -75,16 +77,22 @@ class DistinctRows:
         """Return the same rows, each with its code."""
         return FlatRows(self.codes[self._numbers], self.ids, self.size)
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    def lists(self) -> tuple[Tensor, Tensor]:
+        """Return the lists of rows as the ops take them."""
+        return self.offsets, self.rows
+
+    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto") -> tuple[Tensor, Tensor]:
         """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
         if allowed is not None:
-            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None)
-        return op.distinct_topk(queries, self.codes, k, self.offsets, self.rows, self._names)
+            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None, "scan")
+        scan = partial(op.distinct_topk, queries, self.codes, k, self.offsets, self.rows, self.names)
+        return self.hash.topk(self, queries, k, method, scan)
 
-    def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    def range(self, queries: Tensor, radius: int, method: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
         radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
-        return op.distinct_range(queries, self.codes, radius, self.offsets, self.rows, self._names)
+        scan = partial(op.distinct_range, queries, self.codes, radius, self.offsets, self.rows, self.names)
+        return self.hash.range(self, queries, radius, method, scan)
 
     def _among(self, allowed: Tensor, few: bool) -> DistinctRows | FlatRows:
         positions, found = self.find(allowed)
@@ -95,11 +103,11 @@ class DistinctRows:
             return FlatRows(self.codes_at(positions), self.ids[positions], len(positions))
         return self._renumbered(self.codes, self._numbers[positions], self.ids[positions])
 
-    def takes(self, other: FlatRows) -> bool:
+    def takes(self, other: FlatRows | DistinctRows) -> bool:
         """Whether to add rows now: that costs as much as reading all rows, whatever their ids."""
         return self.size <= 2 * other.size
 
-    def merged(self, other: FlatRows) -> DistinctRows:
+    def merged(self, other: FlatRows | DistinctRows) -> DistinctRows:
         """Return the rows of both, which share no id."""
         known = self.codes.shape[0]
         first, numbers = op.distinct_codes(torch.cat([self.codes, other.codes]))
@@ -120,7 +128,8 @@ class DistinctRows:
 
     def to(self, device: str | torch.device) -> DistinctRows:
         """Return the rows on a device."""
-        return DistinctRows(*(part.to(device) for part in (self.codes, self.offsets, self.rows, self.ids)))
+        codes, offsets, rows, ids = (part.to(device) for part in (self.codes, self.offsets, self.rows, self.ids))
+        return DistinctRows(codes, offsets, rows, ids)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file holds, by name."""

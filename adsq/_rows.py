@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adsq._hash import Hash
 from adsq.kernels.hamming_topk import op
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FlatRows:
     code_buffer: Tensor  # uint8 [>= size, B]
     id_buffer: Tensor  # int64 [>= size]
     size: int
+    hash: Hash = field(default_factory=Hash, compare=False, repr=False)
 
     @cached_property
     def codes(self) -> Tensor:
@@ -39,7 +41,7 @@ class FlatRows:
         return self.id_buffer[: self.size]
 
     @cached_property
-    def _names(self) -> Tensor | None:
+    def names(self) -> Tensor | None:
         """What an op turns row numbers into: ids, or None where the ids are the row numbers."""
         return None if self.size == 0 or int(self.ids[-1]) == self.size - 1 else self.ids
 
@@ -50,19 +52,26 @@ class FlatRows:
         positions = torch.searchsorted(self.ids, ids).clamp_(max=self.size - 1)
         return positions, self.ids[positions] == ids
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    def lists(self) -> tuple[None, None]:
+        """Return no lists: each code has one row."""
+        return None, None
+
+    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto") -> tuple[Tensor, Tensor]:
         """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
         mask = None
         if allowed is not None:
             positions, found = self.find(allowed)
             mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
             mask[positions[found]] = True
-        return op.hamming_topk(queries, self.codes, k, mask, self._names)
+            method = "scan"
+        scan = partial(op.hamming_topk, queries, self.codes, k, mask, self.names)
+        return self.hash.topk(self, queries, k, method, scan)
 
-    def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    def range(self, queries: Tensor, radius: int, method: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""
         radius = min(radius, 8 * self.codes.shape[1])  # the op takes no more than an int64
-        return op.hamming_range(queries, self.codes, radius, self._names)
+        scan = partial(op.hamming_range, queries, self.codes, radius, self.names)
+        return self.hash.range(self, queries, radius, method, scan)
 
     def codes_at(self, positions: Tensor) -> Tensor:
         """Return the codes of rows."""
@@ -80,15 +89,15 @@ class FlatRows:
         """Return the rows on a device."""
         return FlatRows(self.codes.to(device), self.ids.to(device), self.size)
 
-    def takes(self, other: FlatRows) -> bool:
+    def takes(self, other: FlatRows | DistinctRows) -> bool:
         """Whether to add rows now, and not later with others."""
         return self.size <= 2 * other.size or self.precedes(other)
 
-    def precedes(self: FlatRows | DistinctRows, other: FlatRows) -> bool:
+    def precedes(self: FlatRows | DistinctRows, other: FlatRows | DistinctRows) -> bool:
         """Whether every id here is below every id there."""
         return self.size == 0 or other.size == 0 or bool(self.ids[-1] < other.ids[0])
 
-    def merged(self, other: FlatRows) -> FlatRows:
+    def merged(self, other: FlatRows | DistinctRows) -> FlatRows:
         """Return the rows of both, which share no id. Only the newest rows of a buffer may be merged."""
         size = self.size + other.size
         if not self.precedes(other):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adsq import _faiss, _index_file
 from adsq._arrays import as_ids, from_numpy, like
+from adsq._hash import MAX_BITS, Plan
 from adsq._rows import FlatRows
 from adsq._storage import Storage, refuse
 from adsq.kernels import _checks
@@ -120,22 +121,27 @@ class HammingIndex:
             queries: Packed codes, uint8 [Q, ceil(num_bits / 8)].
             k: Number of neighbours, at least 1; may be larger than the index.
             filter_ids: Only these ids are found, int64 [M]. Ids that are not in the index are ignored.
-            method: "scan" compares each query with all codes. "auto" is "scan" for now.
+            method: "scan" compares each query with all codes; "hash" looks it up in hash tables, which are made at the
+                first such search since a change and take several times the memory of the codes; "auto" takes, query by
+                query, what should cost less, and makes the tables once it has scanned so often that they would
+                have paid. The results are the same. See `explain`.
 
         Returns:
             Distances int32 [Q, k] in 0..num_bits and ids int64 [Q, k], each row sorted by (distance, id).
             Where there are fewer than k codes, the rest is distance 2147483647 and id -1.
 
         Raises:
-            NotImplementedError: `method` is "hash".
             TypeError: A wrong type or dtype.
-            ValueError: A wrong shape or device, set pad bits, or k < 1.
+            ValueError: A wrong shape or device, set pad bits, k < 1, or "hash" with `filter_ids`, on a GPU, or for
+                codes of more than 256 bits.
         """
-        _check_method(method)
+        self._check_method(method)
+        if method == "hash" and filter_ids is not None:
+            raise ValueError("method: 'hash' does not go with filter_ids")
         k = _checks.check_int(k, "k", 1)
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
-        distances, found = self._storage.rows().topk(packed, k, allowed)
+        distances, found = self._storage.rows().topk(packed, k, allowed, method)
         return like(queries, distances), like(queries, found)
 
     def range_search(
@@ -153,15 +159,26 @@ class HammingIndex:
             offsets[i]..offsets[i + 1], sorted by (distance, id).
 
         Raises:
-            NotImplementedError: `method` is "hash".
             TypeError: A wrong type or dtype.
-            ValueError: A wrong shape or device, set pad bits, or a negative radius.
+            ValueError: A wrong shape or device, set pad bits, a negative radius, or "hash" as in `search`.
         """
-        _check_method(method)
+        self._check_method(method)
         radius = _checks.check_int(radius, "radius", 0)
         packed = self._codes(queries, "queries")
-        offsets, distances, found = self._storage.rows().range(packed, radius)
+        offsets, distances, found = self._storage.rows().range(packed, radius, method)
         return like(queries, offsets), like(queries, distances), like(queries, found)
+
+    def explain(self, queries: Tensor | np.ndarray, k: int) -> list[Plan]:
+        """Say for each query how `search` with method="auto" goes about it, and why; this costs far less than a scan.
+
+        Args, errors: As in `search`, for all queries of one call.
+
+        Returns:
+            A `Plan` a query: method, "hash" or "scan"; reason, in words; hash_cost and scan_cost, in ns, or None.
+        """
+        k = _checks.check_int(k, "k", 1)
+        rows = self._storage.rows()
+        return rows.hash.explain(rows, self._codes(queries, "queries"), k)
 
     def reconstruct(self, ids: Ids) -> Tensor | np.ndarray:
         """Return the codes with these ids.
@@ -298,8 +315,8 @@ class HammingIndex:
         """Check ids and move them to the device: they are small, and often come from elsewhere."""
         return as_ids(ids, name).to(self.device).contiguous()
 
-
-def _check_method(method: str) -> None:
-    _checks.check_choice(method, "method", ("auto", "scan", "hash"))
-    if method == "hash":
-        raise NotImplementedError("method: 'hash' is not there yet, use 'auto' or 'scan'")
+    def _check_method(self, method: str) -> None:
+        _checks.check_choice(method, "method", ("auto", "scan", "hash"))
+        if method == "hash" and (self.num_bits > MAX_BITS or self.device.type != "cpu"):
+            which = f"{self.num_bits} bits on {self.device}"
+            raise ValueError(f"method: 'hash' expects codes of up to {MAX_BITS} bits on the CPU, got {which}")

@@ -100,7 +100,7 @@ class ShardedHammingIndex:
 
         Raises:
             RuntimeError: Another rank failed.
-            NotImplementedError, TypeError: As in `HammingIndex.search`.
+            TypeError: As in `HammingIndex.search`.
             ValueError: Too, or the ranks' arguments differ, or the smallest id of two ranks is the same, as by default.
         """
 

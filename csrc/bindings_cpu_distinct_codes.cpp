@@ -1,17 +1,10 @@
 // Registers the CPU kernels of distinct codes with the ops that kernels/distinct_codes/op.py defines.
 #include <tuple>
 
-#include "bindings_cpu.h"
-#include "cpu/distinct_codes.h"
+#include "bindings_cpu_distinct_codes.h"
 
 namespace adsq {
 namespace {
-
-template <typename T>
-const T* entries(const Tensor& vector, const char* name, ScalarType type, int64_t size) {
-  check_vector(vector, name, type, size);
-  return static_cast<const T*>(vector.const_data_ptr());
-}
 
 std::tuple<Tensor, Tensor> number_codes(const Tensor& codes) {
   check_matrix(codes, "codes");
@@ -41,40 +34,13 @@ std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
   return {offsets, rows};
 }
 
-// Queries and distinct codes, and the tensors that hold them.
-struct Inputs {
-  Tensor queries, codes, offsets, rows;
-  std::optional<Tensor> ids;
-
-  Inputs(const Tensor& some, const Tensor& all, const Tensor& list_offsets, const Tensor& list_rows,
-         const std::optional<Tensor>& row_ids)
-      : queries(as_contiguous(some)),
-        codes(as_contiguous(all)),
-        offsets(as_contiguous(list_offsets)),
-        rows(as_contiguous(list_rows)) {
-    check_pair(queries, codes);
-    if (row_ids) ids = as_contiguous(*row_ids);
-  }
-
-  static cpu::Codes codes_of(const Tensor& codes) {
-    return {static_cast<const uint8_t*>(codes.const_data_ptr()), codes.size(0), codes.size(1)};
-  }
-
-  cpu::DistinctCodes database() const {
-    const int64_t num_rows = rows.numel();
-    return {codes_of(codes), entries<int32_t>(offsets, "offsets", ScalarType::Int, codes.size(0) + 1),
-            entries<int32_t>(rows, "rows", ScalarType::Int, num_rows), num_rows,
-            ids ? entries<int64_t>(*ids, "ids", ScalarType::Long, num_rows) : nullptr};
-  }
-};
-
 std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
                                          const Tensor& rows, const std::optional<Tensor>& ids) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
-  const Inputs inputs(queries, codes, offsets, rows, ids);
+  const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
   Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
-  cpu::distinct_topk(Inputs::codes_of(inputs.queries), inputs.database(), k,
+  cpu::distinct_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), k,
                      static_cast<int32_t*>(distances.mutable_data_ptr()),
                      static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads());
   return {distances, found};
@@ -84,10 +50,10 @@ std::tuple<Tensor, Tensor, Tensor> distinct_range(const Tensor& queries, const T
                                                   const Tensor& offsets, const Tensor& rows,
                                                   const std::optional<Tensor>& ids) {
   STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
-  const Inputs inputs(queries, codes, offsets, rows, ids);
+  const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   const cpu::DistinctCodes database = inputs.database();
   const cpu::Threads threads = torch_threads();
-  const cpu::DistinctRange range(Inputs::codes_of(inputs.queries), database, radius, threads);
+  const cpu::DistinctRange range(DistinctInputs::codes_of(inputs.queries), database, radius, threads);
   const int64_t total = range.offsets().back();
   Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
   Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);

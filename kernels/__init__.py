@@ -10,6 +10,7 @@ if __name__ != "adsq.kernels":
     )
 
 from adsq.kernels import _extension
+from adsq.kernels import hamming_hash as hamming_hash  # for its ops, which are there before the libraries
 from adsq.kernels.codes import pack_codes, unpack_codes
 from adsq.kernels.distinct_codes import distinct_codes
 from adsq.kernels.hamming_ranking import hamming_average_precision, hamming_relevance_histogram

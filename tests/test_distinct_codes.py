@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adsq.kernels import distinct_codes
+from adsq.kernels import _extension, distinct_codes
 from adsq.kernels.distinct_codes import op, reference
 from search_cases import assert_equal, assert_same, brute_range, brute_topk, code_lengths, random_codes
 from search_cases import distinct_codes as few_codes
@@ -106,6 +106,7 @@ def test_long_lists_at_one_distance(kind: str, threads: int) -> None:
         assert_equal(op.distinct_range(queries, codes, radius, offsets, rows), brute_range(queries, database, radius))
 
 
+@pytest.mark.skipif(not _extension.simd_variants(), reason="no native library")
 def test_lists_that_are_damaged_are_refused() -> None:
     """As those of a mapped file may be, which nobody has looked at."""
     offsets, rows = torch.tensor([0, 2, 3], dtype=torch.int32), torch.tensor([0, 2, 1], dtype=torch.int32)

@@ -145,14 +145,24 @@ def test_bad_arguments(filled: Callable) -> None:
     for call in (index.search, index.range_search):
         with pytest.raises(ValueError, match="queries: expected zero bits from bit 13"):
             call(np.array([[0, 64]], np.uint8), 1)
-        with pytest.raises(NotImplementedError, match="hash"):
-            call(codes, 1, method="hash")
+        with pytest.raises(
+            ValueError, match=r"method: 'hash' expects codes of up to 256 bits on the CPU, got 257 bits"
+        ):
+            call = getattr(HammingIndex(257), call.__name__)
+            call(np.zeros((1, 33), np.uint8), 1, method="hash")
+        call = getattr(index, call.__name__)
         with pytest.raises(ValueError, match="method"):
             call(codes, 1, method="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ids: 99 is not in the index"):
         index.reconstruct([1, 99])
     with pytest.raises(ValueError, match="ids: 99 is not in the index"):
         index.remove([1, 99])
+    with pytest.raises(ValueError, match="method: 'hash' does not go with filter_ids"):
+        index.search(codes, 1, filter_ids=[1], method="hash")
+    with pytest.raises(ValueError, match="k: "):
+        index.explain(codes, 0)
+    with pytest.raises(ValueError, match="queries: "):
+        index.explain(codes[:, :1], 1)
     with pytest.raises(TypeError, match="filter_ids: expected"):
         index.search(codes, 1, filter_ids=[True])
     assert len(index) == 20

@@ -1,9 +1,11 @@
-// hamming_topk and RangeSearch, and the same with equal codes stored once.
+// hamming_topk and RangeSearch, the same with equal codes stored once, and both by hash tables.
 #include "search.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "cpu/distinct_codes.h"
+#include "cpu/hamming_hash.h"
 #include "cpu/hamming_topk.h"
 
 namespace adsq::test {
@@ -112,11 +114,53 @@ struct Distinct {
   }
 };
 
-void compare_distinct(const DataSet& data, const Distinct& distinct, const Found& near, int64_t k, const Found& inside,
-                      int64_t radius, const int64_t* ids, const cpu::Threads& threads) {
-  const int64_t count = distinct.offsets.size() - 1;
-  const cpu::DistinctCodes database{
-      {distinct.codes.data(), count, data.width}, distinct.offsets.data(), distinct.rows.data(), data.count, ids};
+// Hash tables of some codes.
+struct Tables {
+  cpu::HashLayout layout;
+  Buffer<int32_t> offsets, positions;
+  Buffer<uint8_t> rows;
+
+  explicit Tables(const cpu::Codes& codes)
+      : layout(codes.width, codes.count),
+        offsets(layout.first_offset(layout.num_tables)),
+        positions(layout.num_tables * codes.count),
+        rows(layout.num_tables * codes.count * codes.width, kPageEnd) {
+    cpu::make_hash_tables(codes, layout, offsets.data(), positions.data(), rows.data());
+  }
+  cpu::HashTables tables() const { return {layout, offsets.data(), positions.data(), rows.data()}; }
+};
+
+void compare_hash(const DataSet& data, const cpu::DistinctCodes& database, const Tables& tables, const Found& near,
+                  int64_t k, const Found& inside, int64_t radius, bool force, const cpu::Threads& threads) {
+  const Buffer<int32_t> distances(data.num_queries * k);
+  const Buffer<int64_t> indices(data.num_queries * k);
+  const Buffer<uint8_t> used(data.num_queries);
+  cpu::hash_topk(data.queries(), database, tables.tables(), k, force, distances.data(), indices.data(), used.data(),
+                 threads);
+  check_equal("distances of hash_topk", distances, near.distances);
+  check_equal("indices of hash_topk", indices, near.indices);
+  for (int64_t q = 0; q < data.num_queries; ++q) CHECK(force ? used[q] == 1 : used[q] <= 2);
+  CHECK_EQUAL(cpu::hash_plans(data.queries(), database, tables.tables(), k).size(),
+              static_cast<size_t>(data.num_queries));
+  const cpu::HashRange range(data.queries(), database, tables.tables(), radius, force, used.data(), threads);
+  CHECK(range.offsets() == inside.offsets);
+  const Buffer<int32_t> range_distances(range.offsets().back());
+  const Buffer<int64_t> range_indices(range.offsets().back());
+  range.write(range_distances.data(), range_indices.data());
+  check_equal("distances of HashRange", range_distances, inside.distances);
+  check_equal("indices of HashRange", range_indices, inside.indices);
+}
+
+cpu::DistinctCodes database_of(const DataSet& data, const Distinct& distinct, const int64_t* ids) {
+  return {{distinct.codes.data(), distinct.offsets.size() - 1, data.width},
+          distinct.offsets.data(),
+          distinct.rows.data(),
+          data.count,
+          ids};
+}
+
+void compare_distinct(const DataSet& data, const cpu::DistinctCodes& database, const Found& near, int64_t k,
+                      const Found& inside, int64_t radius, const cpu::Threads& threads) {
   const Buffer<int32_t> distances(data.num_queries * k);
   const Buffer<int64_t> indices(data.num_queries * k);
   cpu::distinct_topk(data.queries(), database, k, distances.data(), indices.data(), threads);
@@ -138,6 +182,9 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
   const int64_t n = data.count, bits = 8 * data.width;
   const std::string outer = context;
   const Distinct distinct(data);
+  const cpu::DistinctCodes once = database_of(data, distinct, nullptr);
+  std::optional<Tables> flat_tables, tables;
+  if (data.width <= 65) flat_tables.emplace(data.codes(nullptr)), tables.emplace(once.codes);
   for (int draw = 0; draw < 3; ++draw) {
     const auto kind = draw == 0 ? Mask::kNone : static_cast<Mask>(random.below(6));
     const Buffer<bool> mask = make_mask(kind, n, random);
@@ -153,7 +200,13 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
       compare_topk(data, near, k, names, real.threads);
       compare_range(data, inside, radius, names, real.threads);
       if (mask.size() == 0) {
-        compare_distinct(data, distinct, near, k, inside, std::min(radius, bits), names.ids, real.threads);
+        const cpu::DistinctCodes flat{data.codes(nullptr), nullptr, nullptr, n, names.ids};
+        const cpu::DistinctCodes database = database_of(data, distinct, names.ids);
+        const int64_t most = std::min(radius, bits);
+        compare_distinct(data, database, near, k, inside, most, real.threads);
+        if (!tables) return;
+        compare_hash(data, flat, *flat_tables, near, k, inside, most, random.chance(2), real.threads);
+        compare_hash(data, database, *tables, near, k, inside, most, random.chance(2), real.threads);
       }
       CHECK(real.most_tasks <= real.threads.count);
     });

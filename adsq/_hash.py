@@ -1,0 +1,156 @@
+"""When a search goes by hash tables, and the tables themselves. `FlatRows` and `DistinctRows` have one `Hash` each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import ceil, comb, log2
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from adsq.kernels.hamming_hash import op
+
+if TYPE_CHECKING:
+    from adsq._distinct import DistinctRows
+    from adsq._rows import FlatRows
+
+    Rows: TypeAlias = FlatRows | DistinctRows
+
+MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
+FEW_CODES = 4096  # of which "auto" makes no tables
+# Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
+SCANS = 1000
+# Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
+MOST_BYTES = 2 << 30
+# Nanoseconds for a bucket, a word of a code in one, one in a scan, and in one that several queries share, and how many
+# these are: as in csrc/cpu/hamming_hash_query.cpp.
+BUCKET, CANDIDATE, SCANNED, SCANNED_IN_BATCH, BATCH = 30, 1.2, 0.085, 0.03, 12
+
+
+class Plan(NamedTuple):
+    """How "auto" searches a query.
+
+    Attributes:
+        method: "hash" or "scan". A search that begins with "hash" may still end in a scan.
+        reason: Why, in words.
+        hash_cost: What the tables are expected to cost, in nanoseconds of the machine the model was made on; None where
+            there are none.
+        scan_cost: The same for the scan.
+    """
+
+    method: str
+    reason: str
+    hash_cost: float | None = None
+    scan_cost: float | None = None
+
+
+class Hash:
+    """Hash tables of some codes, made when they are first wanted: by one thread, while others wait."""
+
+    def __init__(self) -> None:
+        self._tables: tuple[Tensor, Tensor, Tensor] | None = None
+        self._lock = threading.Lock()
+        self._scanned = (
+            0.0  # queries that "auto" has scanned since it thought of tables last, those of batches for less
+        )
+
+    def tables(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tables, making them if there are none."""
+        with self._lock:
+            if self._tables is None:
+                self._tables = op.hash_tables(codes)
+            return self._tables
+
+    def topk(
+        self, rows: Rows, queries: Tensor, k: int, method: str, scan: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Search by the tables or by `scan`."""
+        tables = self._tables_for(rows, method)
+        if tables is not None:
+            found = op.hash_topk(queries, rows.codes, k, method == "hash", *tables, *rows.lists(), rows.names)
+            return found[0], found[1]
+        distances, ids = scan()
+        if method == "auto":
+            self._count(rows, len(queries), lambda: int(distances[:, -1].max()))
+        return distances, ids
+
+    def range(
+        self, rows: Rows, queries: Tensor, radius: int, method: str, scan: Callable[[], tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `topk`, for all rows within a radius."""
+        tables = self._tables_for(rows, method)
+        if tables is not None:
+            found = op.hash_range(queries, rows.codes, radius, method == "hash", *tables, *rows.lists(), rows.names)
+            return found[0], found[1], found[2]
+        if method == "auto":
+            self._count(rows, len(queries), lambda: radius)
+        return scan()
+
+    def _tables_for(self, rows: Rows, method: str) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return the tables to search by; None for a scan."""
+        if method == "hash":
+            return self.tables(rows.codes)
+        return self._tables if method == "auto" and self._refuses(rows) is None else None
+
+    def _count(self, rows: Rows, queries: int, radius: Callable[[], int]) -> None:
+        """Count queries that "auto" scans, and make tables where they would have paid, as far as these had to look."""
+        scanned = SCANNED_IN_BATCH if queries >= BATCH else SCANNED
+        self._scanned += queries * scanned / SCANNED
+        if self._scanned < SCANS:
+            return
+        self._scanned = 0.0
+        codes = rows.codes
+        if queries == 0 or self._refuses(rows) is not None or _table_bytes(codes) > MOST_BYTES:
+            return
+        if _hash_cost(codes, radius()) < scanned * codes.shape[0] * -(-codes.shape[1] // 8):
+            self.tables(codes)
+
+    def explain(self, rows: Rows, queries: Tensor, k: int) -> list[Plan]:
+        """Say for each query how "auto" would search it."""
+        reason = self._refuses(rows)
+        if reason is None and self._tables is None:
+            reason = "there are no hash tables: they are made by method='hash'"
+            if _table_bytes(rows.codes) > MOST_BYTES:
+                reason += f" only, as they take {_table_bytes(rows.codes) / 2**30:.1f} GiB"
+            else:
+                reason += ", or once scans have cost as much"
+        if reason is not None or self._tables is None:
+            return [Plan("scan", str(reason))] * len(queries)
+        return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, *self._tables, *rows.lists()).tolist()]
+
+    @staticmethod
+    def _refuses(rows: Rows) -> str | None:
+        """Say why "auto" does not think of hash tables, if it does not."""
+        codes = rows.codes
+        if codes.device.type != "cpu":
+            return "hash tables are searched on the CPU only"
+        if codes.shape[1] > MAX_BITS // 8:
+            return f"codes of more than {MAX_BITS} bits need too many tables"
+        return f"{codes.shape[0]} codes are few" if codes.shape[0] < FEW_CODES else None
+
+
+def _num_tables(codes: Tensor) -> int:
+    return ceil(8 * codes.shape[1] / max(4, min(22, log2(max(2, codes.shape[0])))))  # as csrc/cpu/hamming_hash.cpp
+
+
+def _table_bytes(codes: Tensor) -> int:
+    return _num_tables(codes) * codes.shape[0] * (codes.shape[1] + 4)
+
+
+def _hash_cost(codes: Tensor, radius: int) -> float:
+    """Return about what a search by tables takes to some radius, at least, in nanoseconds."""
+    count, tables = codes.shape[0], _num_tables(codes)
+    part = 8 * codes.shape[1] // tables
+    bucket = BUCKET + CANDIDATE * -(-codes.shape[1] // 8) * count / 2**part
+    return sum(comb(part, r // tables) * bucket for r in range(min(radius, 8 * codes.shape[1]) + 1))
+
+
+def _plan(hash_: float, hash_cost: float, scan_cost: float, candidates: float, radius: float) -> Plan:
+    first = f"the {candidates:.0f} codes in the first buckets"
+    costs = f"{hash_cost / 1000:.1f} us by hash, {scan_cost / 1000:.1f} us by scan"
+    if hash_:
+        return Plan("hash", f"{first} put the k-th neighbour within {radius:.0f}: {costs}", hash_cost, scan_cost)
+    if candidates == 0:
+        return Plan("scan", f"the first buckets cost too much beside a scan: {costs}", hash_cost, scan_cost)
+    return Plan("scan", f"{first} leave it as far as {radius:.0f}: {costs} or more", hash_cost, scan_cost)

@@ -1,0 +1,65 @@
+// Multi-index hashing (Norouzi, Punjani and Fleet, arXiv 1307.2982): codes in several tables, each by another part of
+// their bits. A code within distance r of a query is, in some table, within about r / tables of the query's part.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "cpu/distinct_codes.h"
+
+namespace adsq::cpu {
+
+constexpr int kMaxTables = 64;
+
+// Part j of a code are its bits starts[j]..starts[j + 1] - 1. A table has a bucket for each value of its part.
+struct HashLayout {
+  int num_tables;
+  int starts[kMaxTables + 1];
+
+  HashLayout(int64_t width, int64_t count);
+  int bits(int table) const { return starts[table + 1] - starts[table]; }
+  // Where the bucket offsets of each table begin; and of table num_tables, how many there are.
+  int64_t first_offset(int table) const;
+};
+
+// Buckets one after the other: those of table j begin at offsets[first_offset(j) + part], counted from j * count.
+struct HashTables {
+  HashLayout layout;
+  const int32_t* offsets;
+  const int32_t* positions;  // [table][count]: which code
+  const uint8_t* rows;       // [table][count][width]: the codes themselves
+};
+
+void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions,
+                      uint8_t* rows);
+
+// What the search of a query by the tables takes, in nanoseconds on the machine that the model was made on, and a scan.
+struct HashPlan {
+  bool hash;
+  double hash_cost, scan_cost;
+  int64_t candidates;  // codes in the buckets that all searches begin with
+  int32_t radius;      // the k-th neighbour is at most this far, as far as these buckets tell
+};
+
+// The database of a search by hash: codes that may repeat, without lists, or distinct ones.
+// Where `force` is not set, queries for which a scan is cheaper are scanned; `used` tells, 1 for the tables, 0 for a
+// scan and 2 where the search began in the tables and ended in a scan.
+void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t k, bool force,
+               int32_t* distances, int64_t* ids, uint8_t* used, const Threads& threads);
+
+std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
+                                 int64_t k);
+
+class HashRange {
+ public:
+  HashRange(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius, bool force,
+            uint8_t* used, const Threads& threads);
+  const std::vector<int64_t>& offsets() const { return offsets_; }
+  void write(int32_t* distances, int64_t* ids) const;
+
+ private:
+  const DistinctCodes& database_;
+  std::vector<std::vector<uint64_t>> keys_;  // of the codes that each query has found, ascending
+  std::vector<int64_t> offsets_;
+};
+
+}  // namespace adsq::cpu

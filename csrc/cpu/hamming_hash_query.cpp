@@ -1,0 +1,250 @@
+#include "cpu/hamming_hash_query.h"
+
+#include "cpu/distinct_expand.h"
+
+namespace adsq::cpu {
+namespace {
+
+// Nanoseconds, measured: for a bucket, which is mostly not in the cache; for a word of a code in it; for a code that is
+// near enough; for a word of a code in a scan, by what limits it.
+constexpr double kProbe = 30, kCandidate = 1.2, kTaken = 12, kScanned = 0.085, kScannedFromMemory = 0.16,
+                 kScannedInBatch = 0.03;
+constexpr int64_t kCacheBytes = 16 << 20, kBatchQueries = 12;
+constexpr double kLookups = 12;  // how much longer a scan must take than the first buckets
+
+double scan_cost(const Codes& codes, int64_t num_queries) {
+  const double words = static_cast<double>(codes.count) * codes.num_words();
+  if (num_queries >= kBatchQueries) return words * kScannedInBatch;
+  return words * (codes.count * codes.width > kCacheBytes ? kScannedFromMemory : kScanned);
+}
+
+// As in hamming_direct.h: this file is compiled for any processor.
+int count_bits(uint32_t x) {
+  x -= (x >> 1) & 0x55555555;
+  x = (x & 0x33333333) + ((x >> 2) & 0x33333333);
+  return static_cast<int>((((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24);
+}
+
+// Sorts keys by code, and then by distance.
+void sort_keys(std::vector<uint64_t>& keys, int64_t num_codes, int64_t num_distances) {
+  constexpr size_t kFew = 256;
+  static constexpr int kBits = 11;
+  if (keys.size() < kFew) return std::sort(keys.begin(), keys.end());
+  std::vector<uint64_t> scratch(keys.size());
+  const auto pass = [&](int shift) {
+    uint32_t starts[(1 << kBits) + 1] = {};
+    const auto digit = [shift](uint64_t key) { return (key >> shift) & ((1 << kBits) - 1); };
+    for (const uint64_t key : keys) ++starts[digit(key) + 1];
+    for (int d = 0; d < 1 << kBits; ++d) starts[d + 1] += starts[d];
+    for (const uint64_t key : keys) scratch[starts[digit(key)]++] = key;
+    keys.swap(scratch);
+  };
+  for (int shift = 0; (num_codes - 1) >> shift > 0; shift += kBits) pass(shift);
+  for (int shift = 0; (num_distances - 1) >> shift > 0; shift += kBits) pass(kIndexBits + shift);
+}
+
+double choose(int n, int k) {
+  if (k > n) return 0;
+  double ways = 1;
+  for (int i = 0; i < k; ++i) ways = ways * (n - i) / (i + 1);
+  return ways;
+}
+
+}  // namespace
+
+HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t num_queries)
+    : database_(database),
+      tables_(tables),
+      kernels_(scan_kernels()),
+      scan_cost_(scan_cost(database.codes, num_queries)),
+      counts_(static_cast<size_t>(all() + 1)) {
+  for (int j = 0; j < this->tables(); ++j) first_offsets_[j] = tables_.layout.first_offset(j);
+}
+
+int64_t HashQuery::rows_of(int64_t code) const {
+  return database_.offsets == nullptr ? 1 : Expander::count(database_, code);
+}
+
+// Calls visit(place of the first code in the table, how many) for the buckets of a step.
+template <class Visit>
+void HashQuery::buckets(int32_t r, Visit visit) const {
+  const int table = r % tables(), bits = tables_.layout.bits(table), flips = r / tables();
+  const int32_t* offsets = tables_.offsets + first_offsets_[table];
+  if (flips > bits) return;
+  const uint64_t end = uint64_t{1} << bits;
+  for (uint64_t mask = (uint64_t{1} << flips) - 1; mask < end;) {
+    const uint64_t bucket = parts_[table] ^ mask;
+    visit(int64_t{offsets[bucket]}, int64_t{offsets[bucket + 1]} - offsets[bucket]);
+    if (mask == 0) return;
+    const uint64_t low = mask & -mask, carried = mask + low;  // the next larger number with as many bits
+    mask = carried | (((mask ^ carried) >> 2) / low);
+  }
+}
+
+void HashQuery::start(const uint64_t* query, int32_t threshold, int64_t k) {
+  query_ = query;
+  for (int j = 0; j < tables(); ++j) parts_[j] = part_of(query, tables_.layout, j);
+  selection_.threshold = threshold;
+  selection_.count = selection_.limit = 0;
+  selection_.query = 0;
+  found_.clear();
+  std::fill(counts_.begin(), counts_.end(), 0);
+  k_ = k;
+  rows_within_ = steps_ = probes_ = candidates_ = taken_ = 0;
+}
+
+void HashQuery::step(int32_t r) {
+  const int table = r % tables();
+  const Codes& codes = database_.codes;
+  const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
+  buckets(r, [&](int64_t first, int64_t count) {
+    ++probes_;
+    if (count == 0) return;
+    candidates_ += count;
+    kernels_.scan_rows(rows + first * codes.width, codes.width, count, first,
+                       {query_, codes.num_words(), &selection_, 1});
+    if (selection_.count > 0) take(r, table);
+  });
+  ++steps_;
+}
+
+void HashQuery::take(int32_t r, int table) {
+  taken_ += selection_.count;
+  const Codes& codes = database_.codes;
+  const int64_t start = table * codes.count;
+  uint64_t differing[kMaxWords];
+  for (int64_t i = 0; i < selection_.count; ++i) {
+    const int64_t distance = distance_of(selection_.keys[i]), place = start + index_of(selection_.keys[i]);
+    if (distance > selection_.threshold) continue;
+    differing[codes.num_words() - 1] = 0;
+    std::memcpy(differing, tables_.rows + place * codes.width, static_cast<size_t>(codes.width));
+    for (int w = 0; w < codes.num_words(); ++w) differing[w] ^= query_[w];
+    bool met = false;
+    for (int j = 0; j < tables() && !met; ++j) {
+      met = count_bits(part_of(differing, tables_.layout, j)) * tables() + j < r;
+    }
+    if (met) continue;
+    const int64_t code = tables_.positions[place];
+    found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(code));
+    if (k_ == 0) continue;
+    const int64_t rows = rows_of(code);
+    counts_[static_cast<size_t>(distance)] += rows;
+    rows_within_ += rows;
+    // Codes at the threshold are still taken: the first k of them by row are not known before all are.
+    while (rows_within_ - counts_[static_cast<size_t>(selection_.threshold)] >= k_) {
+      rows_within_ -= counts_[static_cast<size_t>(selection_.threshold--)];
+    }
+  }
+  selection_.count = 0;
+}
+
+double HashQuery::cost_of(int32_t r) const {
+  const int bits = tables_.layout.bits(r % tables());
+  // Near buckets are as full as those before, or as all are on average.
+  const double average = static_cast<double>(database_.codes.count) / static_cast<double>(uint64_t{1} << bits);
+  const double seen = static_cast<double>(candidates_) / static_cast<double>(std::max<int64_t>(1, probes_));
+  const double size = r < 2 * tables() ? std::max(average, seen / bits) : std::max(average, seen);
+  return choose(bits, r / tables()) * (kProbe + size * kCandidate * database_.codes.num_words());
+}
+
+double HashQuery::cost_until(int32_t first, int32_t last) const {
+  double cost = 0;
+  for (int32_t r = first; r <= last && cost <= scan_cost_; ++r) cost += cost_of(r);
+  return cost;
+}
+
+double HashQuery::spent() const {
+  const double each = kCandidate * database_.codes.num_words();
+  // A scan, too, has work with a code that is found, but once.
+  const double again = static_cast<double>(taken_ - static_cast<int64_t>(found_.size()));
+  return kProbe * static_cast<double>(probes_) + each * static_cast<double>(candidates_) + kTaken * again;
+}
+
+bool HashQuery::worthwhile() const { return scan_cost_ > kLookups * kProbe * tables(); }
+
+// Returns how many codes a step meets, and has the first of each bucket fetched into the cache.
+int64_t HashQuery::fetch(int32_t r) const {
+  const Codes& codes = database_.codes;
+  const uint8_t* rows = tables_.rows + r % tables() * codes.count * codes.width;
+  int64_t total = 0;
+  buckets(r, [&](int64_t first, int64_t count) {
+    if (count > 0) __builtin_prefetch(rows + first * codes.width);
+    total += count;
+  });
+  return total;
+}
+
+void HashQuery::prefetch(const uint64_t* query) const {
+  for (int j = 0; j < tables(); ++j) {
+    __builtin_prefetch(tables_.offsets + first_offsets_[j] + part_of(query, tables_.layout, j));
+  }
+}
+
+// Of the buckets that differ in no bit.
+double HashQuery::first_cost() const {
+  int64_t candidates = 0;
+  for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
+  return kProbe * tables() + kCandidate * database_.codes.num_words() * static_cast<double>(candidates);
+}
+
+bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
+  start(query, all(), k);
+  if (!force && (!worthwhile() || first_cost() > scan_cost_ / 2)) return false;
+  for (int32_t r = 0; r <= all(); ++r) {
+    if (!force && r >= tables() && (spent() > scan_cost_ || cost_until(r, selection_.threshold) > scan_cost_)) {
+      return false;
+    }
+    step(r);
+    if (selection_.threshold <= r) break;
+  }
+  finish();
+  return true;
+}
+
+bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
+  start(query, std::min(radius, all()), 0);
+  const double each = kCandidate * database_.codes.num_words();
+  double probes = 0, candidates = 0;
+  if (!force) {
+    if (!worthwhile()) return false;
+    for (int32_t r = 0; r <= selection_.threshold; ++r) {
+      probes += choose(tables_.layout.bits(r % tables()), r / tables());
+      if (probes * kProbe > scan_cost_) return false;
+    }
+    for (int32_t r = 0; r <= selection_.threshold; ++r) candidates += static_cast<double>(fetch(r));
+    if (probes * kProbe + each * candidates > scan_cost_) return false;
+  }
+  for (int32_t r = 0; r <= selection_.threshold; ++r) {
+    if (!force && r >= tables()) {
+      // What is left has no more codes that are near enough, and so met again, than what was read.
+      const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
+      const double left = (probes - static_cast<double>(probes_)) * kProbe +
+                          (candidates - static_cast<double>(candidates_)) * (each + kTaken * near);
+      if (spent() + left > scan_cost_) return false;
+    }
+    step(r);
+  }
+  finish();
+  return true;
+}
+
+HashPlan HashQuery::plan(const uint64_t* query, int64_t k) {
+  start(query, all(), k);
+  double cost = first_cost();
+  bool hash = worthwhile() && cost <= scan_cost_ / 2;
+  for (int32_t r = 0; hash && r < tables(); ++r) step(r);
+  const int32_t radius = selection_.threshold;
+  cost += hash ? cost_until(tables(), radius) : 0;
+  hash = hash && cost <= scan_cost_ + first_cost();
+  return {hash, cost, scan_cost_, candidates_, radius};
+}
+
+// Drops what was taken before the threshold was as low as it is.
+void HashQuery::finish() {
+  const int64_t limit = selection_.threshold;
+  found_.erase(std::remove_if(found_.begin(), found_.end(), [limit](uint64_t key) { return distance_of(key) > limit; }),
+               found_.end());
+  sort_keys(found_, database_.codes.count, all() + 1);
+}
+
+}  // namespace adsq::cpu

@@ -1,0 +1,131 @@
+"""Schemas and fake kernels of search by hash tables. The functions here, which scan, run without native code."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adsq.kernels._ops import plain_op
+from adsq.kernels.distinct_codes import op as distinct
+from adsq.kernels.hamming_topk import op as search
+
+
+@plain_op("adsq::hash_tables")
+def hash_tables(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 [D, B] -> bucket offsets int32, codes by bucket int32 [tables, D] and uint8 [tables, D, B]."""
+    positions = codes.new_empty((0, codes.shape[0]), dtype=torch.int32)  # no tables
+    return codes.new_empty(0, dtype=torch.int32), positions, codes.new_empty((0, *codes.shape))
+
+
+@torch.library.register_fake("adsq::hash_tables")
+def _(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    entries = torch.library.get_ctx().new_dynamic_size()
+    tables = torch.library.get_ctx().new_dynamic_size()
+    positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
+    return codes.new_empty(entries, dtype=torch.int32), positions, codes.new_empty(tables, *codes.shape)
+
+
+@plain_op("adsq::hash_topk")
+def hash_topk(
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    force: bool,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As distinct_topk, or hamming_topk without offsets; and what was used uint8 [Q]: 0 scan, 1 hash, 2 both."""
+    used = queries.new_zeros(queries.shape[0])
+    if offsets is None or rows is None:
+        return *search.hamming_topk(queries, codes, k, None, ids), used
+    return *distinct.distinct_topk(queries, codes, k, offsets, rows, ids), used
+
+
+@torch.library.register_fake("adsq::hash_topk")
+def _(
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    force: bool,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (queries.shape[0], k)
+    distances, found = queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
+    return distances, found, queries.new_empty(shape[0])
+
+
+@plain_op("adsq::hash_range")
+def hash_range(
+    queries: Tensor,
+    codes: Tensor,
+    radius: int,
+    force: bool,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As distinct_range, or hamming_range without offsets; and what was used uint8 [Q]: 0 scan, 1 hash, 2 both."""
+    used = queries.new_zeros(queries.shape[0])
+    if offsets is None or rows is None:
+        return *search.hamming_range(queries, codes, radius, ids), used
+    return *distinct.distinct_range(queries, codes, radius, offsets, rows, ids), used
+
+
+@torch.library.register_fake("adsq::hash_range")
+def _(
+    queries: Tensor,
+    codes: Tensor,
+    radius: int,
+    force: bool,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    begins = queries.new_empty(queries.shape[0] + 1, dtype=torch.int64)
+    distances, found = queries.new_empty(total, dtype=torch.int32), queries.new_empty(total, dtype=torch.int64)
+    return begins, distances, found, queries.new_empty(queries.shape[0])
+
+
+@plain_op("adsq::hash_plans")
+def hash_plans(
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Float64 [Q, 5]: whether hash_topk begins by hash, its cost and a scan's in ns, candidates, radius; 0 without."""
+    return queries.new_zeros((queries.shape[0], 5), dtype=torch.float64)
+
+
+@torch.library.register_fake("adsq::hash_plans")
+def _(
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    table_offsets: Tensor,
+    positions: Tensor,
+    table_rows: Tensor,
+    offsets: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
+    return queries.new_empty((queries.shape[0], 5), dtype=torch.float64)
