@@ -10,6 +10,7 @@ namespace {
 constexpr double kProbe = 30, kCandidate = 1.2, kTaken = 12, kScanned = 0.085, kScannedFromMemory = 0.16,
                  kScannedInBatch = 0.03;
 constexpr int64_t kCacheBytes = 16 << 20, kBatchQueries = 12;
+constexpr int64_t kFirstStretch = 64;  // codes of a bucket that are compared before any is taken
 constexpr double kLookups = 12;  // how much longer a scan must take than the first buckets
 
 double scan_cost(const Codes& codes, int64_t num_queries) {
@@ -99,13 +100,27 @@ void HashQuery::step(int32_t r) {
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   buckets(r, [&](int64_t first, int64_t count) {
     ++probes_;
-    if (count == 0) return;
     candidates_ += count;
-    kernels_.scan_rows(rows + first * codes.width, codes.width, count, first,
-                       {query_, codes.num_words(), &selection_, 1});
-    if (selection_.count > 0) take(r, table);
+    // In stretches, since what the first of them hold lowers the threshold for the others.
+    for (int64_t size = kFirstStretch; count > 0; size *= 4) {
+      const int64_t some = std::min(size, count);
+      kernels_.scan_rows(rows + first * codes.width, codes.width, some, first,
+                         {query_, codes.num_words(), &selection_, 1});
+      if (selection_.count > 0) take(r, table);
+      first += some;
+      count -= some;
+    }
   });
   ++steps_;
+}
+
+// Whether a step before r met a code, given how it differs from the query.
+bool HashQuery::met_before(const uint64_t* differing, int32_t r) const {
+  for (int j = 0; j < tables(); ++j) {
+    const uint32_t part = part_of(differing, tables_.layout, j);
+    if (part == 0 ? j < r : r > tables() && count_bits(part) * tables() + j < r) return true;
+  }
+  return false;
 }
 
 void HashQuery::take(int32_t r, int table) {
@@ -119,11 +134,7 @@ void HashQuery::take(int32_t r, int table) {
     differing[codes.num_words() - 1] = 0;
     std::memcpy(differing, tables_.rows + place * codes.width, static_cast<size_t>(codes.width));
     for (int w = 0; w < codes.num_words(); ++w) differing[w] ^= query_[w];
-    bool met = false;
-    for (int j = 0; j < tables() && !met; ++j) {
-      met = count_bits(part_of(differing, tables_.layout, j)) * tables() + j < r;
-    }
-    if (met) continue;
+    if (met_before(differing, r)) continue;
     const int64_t code = tables_.positions[place];
     found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(code));
     if (k_ == 0) continue;

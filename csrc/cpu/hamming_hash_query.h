@@ -49,6 +49,7 @@ class HashQuery {
   void start(const uint64_t* query, int32_t threshold, int64_t k);
   void step(int32_t r);
   void take(int32_t r, int table);
+  bool met_before(const uint64_t* differing, int32_t r) const;
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
   int64_t fetch(int32_t r) const;
