@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     Rows: TypeAlias = FlatRows | DistinctRows
 
 MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
-FEW_CODES = 4096  # of which "auto" makes no tables
+FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
 MOST_BYTES = 2 << 30
 # Nanoseconds for a bucket, a word of a code in one, one in a scan, and in one that several queries share, and how many
-# these are: as in csrc/cpu/hamming_hash_query.cpp.
-BUCKET, CANDIDATE, SCANNED, SCANNED_IN_BATCH, BATCH = 30, 1.2, 0.085, 0.03, 12
+# these are: about as in csrc/cpu/hamming_hash_costs.h.
+BUCKET, CANDIDATE, SCANNED, SCANNED_IN_BATCH, BATCH = 30, 0.5, 0.085, 0.036, 12
 
 
 class Plan(NamedTuple):
@@ -51,9 +51,7 @@ class Hash:
     def __init__(self) -> None:
         self._tables: tuple[Tensor, Tensor, Tensor] | None = None
         self._lock = threading.Lock()
-        self._scanned = (
-            0.0  # queries that "auto" has scanned since it thought of tables last, those of batches for less
-        )
+        self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
     def tables(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tables, making them if there are none."""

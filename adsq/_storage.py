@@ -15,7 +15,7 @@ from adsq.kernels.distinct_codes import MAX_ROWS
 LARGEST_ID = 2**63 - 1
 # "auto" stores equal codes once below the first share of distinct codes, and each row with its code above the second;
 # it looks whenever the rows have doubled, from so many rows on.
-REPEATED, DISTINCT, SMALLEST = 0.7, 0.8, 4096
+REPEATED, DISTINCT, SMALLEST = 0.8, 0.9, 4096
 
 Rows: TypeAlias = FlatRows | DistinctRows
 

@@ -53,7 +53,7 @@ std::tuple<Tensor, Tensor, Tensor> distinct_range(const Tensor& queries, const T
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   const cpu::DistinctCodes database = inputs.database();
   const cpu::Threads threads = torch_threads();
-  const cpu::DistinctRange range(DistinctInputs::codes_of(inputs.queries), database, radius, threads);
+  const cpu::RangeRows range = cpu::distinct_range(DistinctInputs::codes_of(inputs.queries), database, radius, threads);
   const int64_t total = range.offsets().back();
   Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
   Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);

@@ -4,6 +4,7 @@
 #include "bindings_cpu.h"
 #include "bindings_cpu_distinct_codes.h"
 #include "cpu/hamming_hash.h"
+#include "cpu/memory.h"
 
 namespace adsq {
 namespace {
@@ -17,6 +18,9 @@ std::tuple<Tensor, Tensor, Tensor> hash_tables(const Tensor& codes) {
   Tensor offsets = empty_on_cpu({layout.first_offset(layout.num_tables)}, ScalarType::Int);
   Tensor positions = empty_on_cpu({layout.num_tables, count}, ScalarType::Int);
   Tensor rows = empty_on_cpu({layout.num_tables, count, width}, ScalarType::Byte);
+  for (const Tensor& part : {offsets, positions, rows}) {
+    cpu::want_huge_pages(part.mutable_data_ptr(), part.numel() * part.element_size());
+  }
   cpu::make_hash_tables(DistinctInputs::codes_of(source), layout, static_cast<int32_t*>(offsets.mutable_data_ptr()),
                         static_cast<int32_t*>(positions.mutable_data_ptr()),
                         static_cast<uint8_t*>(rows.mutable_data_ptr()));
@@ -62,9 +66,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, con
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   const cpu::DistinctCodes database = inputs.database();
   Tensor used = empty_on_cpu({queries.size(0)}, ScalarType::Byte);
-  const cpu::HashRange range(DistinctInputs::codes_of(inputs.queries), database,
-                             tables_of(codes, table_offsets, positions, table_rows), radius, force,
-                             static_cast<uint8_t*>(used.mutable_data_ptr()), torch_threads());
+  const cpu::Threads threads = torch_threads();
+  const cpu::RangeRows range = cpu::hash_range(DistinctInputs::codes_of(inputs.queries), database,
+                                               tables_of(codes, table_offsets, positions, table_rows), radius, force,
+                                               static_cast<uint8_t*>(used.mutable_data_ptr()), threads);
   const int64_t total = range.offsets().back();
   Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
   Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);

@@ -18,7 +18,7 @@ void list_rows(const int32_t* numbers, int64_t count, int64_t num_codes, int32_t
 // ascending.
 struct DistinctCodes {
   Codes codes;
-  const int32_t* offsets;
+  const int32_t* offsets;  // null: each code has one row, its number
   const int32_t* rows;
   int64_t num_rows;
   const int64_t* ids;  // of the rows, ascending; null: the rows themselves
@@ -28,22 +28,30 @@ struct DistinctCodes {
 void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
                    const Threads& threads);
 
-// As RangeSearch over all rows.
-class DistinctRange {
+// What a search within a radius has found, and the rows of it. Whoever searches fills what is public, then calls
+// count().
+class RangeRows {
  public:
-  DistinctRange(const Codes& queries, const DistinctCodes& database, int64_t radius, const Threads& threads);
+  RangeRows(const DistinctCodes& database, const Threads& threads) : database_(database), threads_(threads) {}
+
+  std::vector<int64_t> found_offsets{0};  // of the codes that distinct queries have found, by (distance, code)
+  std::vector<int32_t> distances;
+  std::vector<int64_t> codes;
+
+  // Counts rows; `queries` are the numbers of the queries among the distinct ones.
+  void count(std::vector<int32_t> queries);
 
   const std::vector<int64_t>& offsets() const { return offsets_; }
-  void write(int32_t* distances, int64_t* ids) const;
+  void write(int32_t* near, int64_t* ids) const;
 
  private:
   const DistinctCodes& database_;
   const Threads& threads_;
-  std::vector<int32_t> numbers_;        // of each query among the distinct ones
-  std::vector<int64_t> found_offsets_;  // of the codes that distinct queries have found
-  std::vector<int32_t> distances_;
-  std::vector<int64_t> codes_;
+  std::vector<int32_t> numbers_;
   std::vector<int64_t> offsets_;
 };
+
+// As RangeSearch over all rows.
+RangeRows distinct_range(const Codes& queries, const DistinctCodes& database, int64_t radius, const Threads& threads);
 
 }  // namespace adsq::cpu

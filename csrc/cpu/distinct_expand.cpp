@@ -7,6 +7,7 @@ namespace adsq::cpu {
 namespace {
 
 constexpr size_t kFewRows = 96, kManyRows = 4096;
+constexpr int64_t kFetched = 256;
 
 template <int kBits>
 void sort_by_digits(std::vector<int32_t>& rows, std::vector<int32_t>& scratch) {
@@ -26,6 +27,14 @@ void sort_by_digits(std::vector<int32_t>& rows, std::vector<int32_t>& scratch) {
 
 int64_t Expander::expand(const FoundCodes& found, int64_t limit, int32_t* distances, int64_t* ids) {
   int64_t written = 0;
+  if (database_.offsets == nullptr) {
+    for (; written < std::min(found.count, limit); ++written) {
+      distances[written] = found.distances[written];
+      ids[written] = id(found.codes[written]);
+    }
+    return written;
+  }
+  fetch(found);
   for (int64_t i = 0; i < found.count && written < limit;) {
     const int32_t distance = found.distances[i];
     int64_t end = i + 1;
@@ -49,14 +58,22 @@ int64_t Expander::expand(const FoundCodes& found, int64_t limit, int32_t* distan
   return written;
 }
 
+// Lists lie anywhere in memory: it is waited for once and not for each.
+void Expander::fetch(const FoundCodes& found) const {
+  const int64_t some = std::min<int64_t>(found.count, kFetched);
+  for (int64_t i = 0; i < some; ++i) __builtin_prefetch(database_.offsets + found.codes[i]);
+  for (int64_t i = 0; i < some; ++i) __builtin_prefetch(database_.rows + database_.offsets[found.codes[i]]);
+}
+
 int64_t Expander::count(const DistinctCodes& database, int64_t code) {
+  if (database.offsets == nullptr) return 1;
   const int64_t first = database.offsets[code], last = database.offsets[code + 1];
   if (first < 0 || last < first || last > database.num_rows)
     throw std::out_of_range("offsets: expected places in rows");
   return last - first;
 }
 
-int64_t Expander::id(int32_t row) const {
+int64_t Expander::id(int64_t row) const {
   if (row < 0 || row >= database_.num_rows) throw std::out_of_range("rows: expected rows");
   return database_.ids == nullptr ? row : database_.ids[row];
 }
@@ -78,6 +95,7 @@ int64_t Expander::merge(const int64_t* code, const int64_t* end, int64_t room, i
     }
     const int64_t size = std::min(room, count(database_, *code));
     const int32_t *row = database_.rows + database_.offsets[*code], *last = row + size;
+    if (row < last && *row > bound) break;  // and the rows of later codes are later
     for (; row < last && *row <= bound; ++row) rows_.push_back(*row);
     if (static_cast<int64_t>(rows_.size()) / 2 >= room) bound = keep(room);
   }

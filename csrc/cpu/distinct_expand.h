@@ -28,7 +28,8 @@ class Expander {
   static int64_t count(const DistinctCodes& database, int64_t code);
 
  private:
-  int64_t id(int32_t row) const;
+  void fetch(const FoundCodes& found) const;
+  int64_t id(int64_t row) const;
   int64_t take_one(int64_t code, int64_t room, int64_t* ids) const;
   int64_t merge(const int64_t* code, const int64_t* end, int64_t room, int32_t bound, int64_t* ids);
   int32_t keep(int64_t count);

@@ -1,51 +1,19 @@
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cpu/distinct_codes.h"
 #include "cpu/distinct_expand.h"
+#include "cpu/distinct_queries.h"
 
 namespace adsq::cpu {
 namespace {
 
-constexpr int64_t kRepeated = 8;          // from so many queries on, equal ones are looked for
 constexpr int64_t kFoundCodes = 1 << 22;  // that are held at a time
 constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
 constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
 constexpr int64_t kResultsATask = 1 << 14;
-
-// The distinct ones among some queries.
-struct DistinctQueries {
-  std::vector<int32_t> numbers;  // of each query, among the distinct ones
-  std::vector<int64_t> first;    // query with each number
-  std::vector<uint8_t> copy;
-  Codes codes;
-
-  explicit DistinctQueries(const Codes& queries) : numbers(static_cast<size_t>(queries.count)), codes(queries) {
-    if (queries.count >= kRepeated) {
-      first = number_codes(queries.rows, queries.count, queries.width, numbers.data());
-    } else {
-      std::iota(numbers.begin(), numbers.end(), 0);
-      for (int64_t q = 0; q < queries.count; ++q) first.push_back(q);
-    }
-    if (static_cast<int64_t>(first.size()) == queries.count) return;
-    copy = gathered(queries, first);
-    codes.rows = copy.data();
-    codes.count = static_cast<int64_t>(first.size());
-  }
-
-  static std::vector<uint8_t> gathered(const Codes& from, const std::vector<int64_t>& rows) {
-    std::vector<uint8_t> some(rows.size() * static_cast<size_t>(from.width));
-    uint8_t* to = some.data();
-    for (const int64_t row : rows) {
-      std::memcpy(to, from.rows + row * from.width, static_cast<size_t>(from.width));
-      to += from.width;
-    }
-    return some;
-  }
-};
 
 // Calls task(expander, i) for i below `count`. What it throws is thrown when all threads are done.
 template <class Task>
@@ -89,7 +57,7 @@ class TopkSearch {
         search(part, some.data() + first, wanted, wanted < most, first, missed);
       }
       if (missed.empty()) return;
-      std::vector<uint8_t> rest = DistinctQueries::gathered(left, missed);
+      std::vector<uint8_t> rest = gathered(left, missed);
       copy.swap(rest);
       left.rows = copy.data();
       left.count = static_cast<int64_t>(missed.size());
@@ -140,53 +108,53 @@ void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t 
   }
   const DistinctQueries distinct(queries);
   TopkSearch(database, k, distances, ids, threads).run(distinct.codes, distinct.first);
-  for (int64_t q = 0; q < queries.count; ++q) {
-    const int64_t first = distinct.first[static_cast<size_t>(distinct.numbers[static_cast<size_t>(q)])];
-    if (first == q) continue;
-    std::copy(distances + first * k, distances + (first + 1) * k, distances + q * k);
-    std::copy(ids + first * k, ids + (first + 1) * k, ids + q * k);
-  }
+  distinct.spread(k, distances, ids);
 }
 
-DistinctRange::DistinctRange(const Codes& queries, const DistinctCodes& database, int64_t radius,
-                             const Threads& threads)
-    : database_(database), threads_(threads), offsets_(1, 0) {
+RangeRows distinct_range(const Codes& queries, const DistinctCodes& database, int64_t radius, const Threads& threads) {
   DistinctQueries distinct(queries);
   const RangeSearch found(distinct.codes, database.codes, radius, threads);
-  found_offsets_ = found.offsets();
-  distances_.resize(static_cast<size_t>(found_offsets_.back()));
-  codes_.resize(distances_.size());
-  found.write(nullptr, distances_.data(), codes_.data());
+  RangeRows rows(database, threads);
+  const auto total = static_cast<size_t>(found.offsets().back());
+  rows.found_offsets = found.offsets();
+  rows.distances.resize(total);
+  rows.codes.resize(total);
+  found.write(nullptr, rows.distances.data(), rows.codes.data());
+  rows.count(std::move(distinct.numbers));
+  return rows;
+}
+
+void RangeRows::count(std::vector<int32_t> queries) {
+  numbers_ = std::move(queries);
   std::vector<int64_t> counts;
-  for (int64_t q = 0; q < distinct.codes.count; ++q) {
+  for (size_t q = 0; q + 1 < found_offsets.size(); ++q) {
     int64_t count = 0;
-    for (int64_t i = found_offsets_[static_cast<size_t>(q)]; i < found_offsets_[static_cast<size_t>(q + 1)]; ++i) {
-      count += Expander::count(database, codes_[static_cast<size_t>(i)]);
+    for (int64_t i = found_offsets[q]; i < found_offsets[q + 1]; ++i) {
+      count += Expander::count(database_, codes[static_cast<size_t>(i)]);
     }
     counts.push_back(count);
   }
-  numbers_.swap(distinct.numbers);
+  offsets_.assign(1, 0);
   for (const int32_t number : numbers_) offsets_.push_back(offsets_.back() + counts[static_cast<size_t>(number)]);
 }
 
-void DistinctRange::write(int32_t* distances, int64_t* ids) const {
+void RangeRows::write(int32_t* near, int64_t* ids) const {
   const auto count = static_cast<int64_t>(numbers_.size());
-  std::vector<int64_t> first(found_offsets_.size(), -1);  // query with each number
+  std::vector<int64_t> first(found_offsets.size(), -1);  // query with each number
   for (int64_t q = count; q-- > 0;) first[static_cast<size_t>(numbers_[static_cast<size_t>(q)])] = q;
   const auto first_of = [&](int64_t q) { return first[static_cast<size_t>(numbers_[static_cast<size_t>(q)])]; };
   const auto start = [&](int64_t q) { return offsets_[static_cast<size_t>(q)]; };
   expand_all(database_, count, offsets_.back(), threads_, [&](Expander& expander, int64_t q) {
     if (first_of(q) != q) return;
-    const int32_t number = numbers_[static_cast<size_t>(q)];
-    const int64_t from = found_offsets_[static_cast<size_t>(number)];
-    const FoundCodes found{distances_.data() + from, codes_.data() + from,
-                           found_offsets_[static_cast<size_t>(number + 1)] - from, false};
-    expander.expand(found, start(q + 1) - start(q), distances + start(q), ids + start(q));
+    const auto number = static_cast<size_t>(numbers_[static_cast<size_t>(q)]);
+    const int64_t from = found_offsets[number];
+    const FoundCodes found{distances.data() + from, codes.data() + from, found_offsets[number + 1] - from, false};
+    expander.expand(found, start(q + 1) - start(q), near + start(q), ids + start(q));
   });
   for (int64_t q = 0; q < count; ++q) {
     const int64_t from = start(first_of(q)), size = start(q + 1) - start(q);
     if (first_of(q) == q) continue;
-    std::copy(distances + from, distances + from + size, distances + start(q));
+    std::copy(near + from, near + from + size, near + start(q));
     std::copy(ids + from, ids + from + size, ids + start(q));
   }
 }

@@ -5,8 +5,10 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cpu/distinct_expand.h"
+#include "cpu/distinct_queries.h"
 #include "cpu/hamming_hash_query.h"
 
 namespace adsq::cpu {
@@ -32,51 +34,52 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
   }
 }
 
-// Some of the queries, copied.
-struct Gathered {
-  std::vector<uint8_t> rows;
-  std::vector<int64_t> numbers;
-  Codes codes;
+// Whether to try the tables again where most queries before went back to a scan.
+class Trials {
+ public:
+  explicit Trials(bool force) : force_(force) {}
+  bool next() { return force_ || tried_ < kFew || kept_ * kFew > tried_ || ++left_out_ % kFew == 0; }
+  void add(bool kept) { ++tried_, kept_ += kept; }
 
-  Gathered(const Codes& queries, const uint8_t* used) : codes(queries) {
-    for (int64_t q = 0; q < queries.count; ++q) {
-      if (used[q] == 1) continue;
-      const uint8_t* row = queries.rows + q * queries.width;
-      rows.insert(rows.end(), row, row + queries.width);
-      numbers.push_back(q);
-    }
-    codes.rows = rows.data();
-    codes.count = static_cast<int64_t>(numbers.size());
-  }
+ private:
+  static constexpr int64_t kFew = 16;
+  const bool force_;
+  int64_t tried_ = 0, kept_ = 0, left_out_ = 0;
 };
+
+// Searches the queries one after the other, search(number) by the tables, and returns those to be scanned. `used` is of
+// all queries, of which queries.codes are the distinct ones.
+template <class Search>
+std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCodes& database, const HashTables& tables,
+                                bool force, uint8_t* used, const Threads& threads, Search search) {
+  const Codes& codes = queries.codes;
+  const auto words = query_words(scan_kernels(), codes);
+  std::vector<uint8_t> ways(static_cast<size_t>(codes.count));
+  share_queries(codes.count, threads, [&](int64_t first, int64_t last) {
+    HashQuery query(database, tables, codes.count);
+    Expander expander(database);
+    Trials trials(force);
+    for (int64_t q = first; q < last; ++q) {
+      if (!trials.next()) continue;
+      if (q + 1 < last) query.prefetch(words.get() + (q + 1) * codes.num_words());
+      const bool done = search(query, expander, words.get() + q * codes.num_words(), q);
+      trials.add(done);
+      ways[static_cast<size_t>(q)] = done ? 1 : query.began() ? 2 : 0;
+    }
+  });
+  for (size_t q = 0; q < queries.numbers.size(); ++q) used[q] = ways[static_cast<size_t>(queries.numbers[q])];
+  std::vector<int64_t> rest;
+  for (int64_t q = 0; q < codes.count; ++q) {
+    if (ways[static_cast<size_t>(q)] != 1) rest.push_back(q);
+  }
+  return rest;
+}
 
 void scan_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
                const Threads& threads) {
   if (database.offsets == nullptr)
     return hamming_topk(queries, database.codes, k, database.ids, distances, ids, threads);
   distinct_topk(queries, database, k, distances, ids, threads);
-}
-
-// Writes the first `limit` rows of codes found, and returns how many there are.
-int64_t write_rows(const DistinctCodes& database, const std::vector<uint64_t>& keys, int64_t limit, Expander& expander,
-                   int32_t* distances, int64_t* ids) {
-  const auto count = static_cast<int64_t>(keys.size());
-  if (database.offsets == nullptr) {
-    const int64_t written = std::min(count, limit);
-    for (int64_t i = 0; i < written; ++i) {
-      const int64_t code = index_of(keys[static_cast<size_t>(i)]);
-      distances[i] = static_cast<int32_t>(distance_of(keys[static_cast<size_t>(i)]));
-      ids[i] = database.ids == nullptr ? code : database.ids[code];
-    }
-    return written;
-  }
-  std::vector<int32_t> near;
-  std::vector<int64_t> codes;
-  for (const uint64_t key : keys) {
-    near.push_back(static_cast<int32_t>(distance_of(key)));
-    codes.push_back(index_of(key));
-  }
-  return expander.expand({near.data(), codes.data(), count, false}, limit, distances, ids);
 }
 
 }  // namespace
@@ -117,31 +120,32 @@ void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* off
 
 void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t k, bool force,
                int32_t* distances, int64_t* ids, uint8_t* used, const Threads& threads) {
-  const auto words = query_words(scan_kernels(), queries);
-  share_queries(queries.count, threads, [&](int64_t first, int64_t last) {
-    HashQuery search(database, tables, queries.count);
-    Expander expander(database);
-    for (int64_t q = first; q < last; ++q) {
-      if (q + 1 < last) search.prefetch(words.get() + (q + 1) * queries.num_words());
-      const bool done = search.nearest(words.get() + q * queries.num_words(), k, force);
-      used[q] = done ? 1 : search.began() ? 2 : 0;
-      if (!done) continue;
-      const int64_t written = write_rows(database, search.found(), k, expander, distances + q * k, ids + q * k);
-      std::fill(distances + q * k + written, distances + (q + 1) * k, kNoDistance);
-      std::fill(ids + q * k + written, ids + (q + 1) * k, kNoIndex);
+  const DistinctQueries distinct(queries);
+  const std::vector<int64_t>& places = distinct.first;
+  const auto search = [&](HashQuery& query, Expander& expander, const uint64_t* words, int64_t q) {
+    if (!query.nearest(words, k, force)) return false;
+    const int64_t place = places[static_cast<size_t>(q)] * k;
+    const int64_t written = expander.expand(query.found(), k, distances + place, ids + place);
+    std::fill(distances + place + written, distances + place + k, kNoDistance);
+    std::fill(ids + place + written, ids + place + k, kNoIndex);
+    return true;
+  };
+  const std::vector<int64_t> rest = try_tables(distinct, database, tables, force, used, threads, search);
+  if (static_cast<int64_t>(rest.size()) == queries.count)
+    return scan_topk(queries, database, k, distances, ids, threads);
+  if (!rest.empty()) {
+    const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
+    const auto count = static_cast<int64_t>(rest.size());
+    std::vector<int32_t> near(static_cast<size_t>(count * k));
+    std::vector<int64_t> found(near.size());
+    scan_topk({rows.data(), count, queries.width}, database, k, near.data(), found.data(), threads);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t q = places[static_cast<size_t>(rest[static_cast<size_t>(i)])];
+      std::copy_n(near.data() + i * k, k, distances + q * k);
+      std::copy_n(found.data() + i * k, k, ids + q * k);
     }
-  });
-  const Gathered rest(queries, used);
-  if (rest.codes.count == queries.count) return scan_topk(queries, database, k, distances, ids, threads);
-  std::vector<int32_t> near(static_cast<size_t>(rest.codes.count * k));
-  std::vector<int64_t> found(near.size());
-  if (near.empty()) return;
-  scan_topk(rest.codes, database, k, near.data(), found.data(), threads);
-  for (int64_t i = 0; i < rest.codes.count; ++i) {
-    const int64_t q = rest.numbers[static_cast<size_t>(i)];
-    std::copy_n(near.data() + i * k, k, distances + q * k);
-    std::copy_n(found.data() + i * k, k, ids + q * k);
   }
+  distinct.spread(k, distances, ids);
 }
 
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
@@ -153,49 +157,43 @@ std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& data
   return plans;
 }
 
-HashRange::HashRange(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius,
-                     bool force, uint8_t* used, const Threads& threads)
-    : database_(database), keys_(static_cast<size_t>(queries.count)), offsets_(1, 0) {
-  const auto words = query_words(scan_kernels(), queries);
+RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius,
+                     bool force, uint8_t* used, const Threads& threads) {
+  DistinctQueries distinct(queries);
   const auto most = static_cast<int32_t>(std::min(radius, 8 * queries.width));
-  share_queries(queries.count, threads, [&](int64_t first, int64_t last) {
-    HashQuery search(database, tables, queries.count);
-    for (int64_t q = first; q < last; ++q) {
-      if (q + 1 < last) search.prefetch(words.get() + (q + 1) * queries.num_words());
-      const bool done = search.within(words.get() + q * queries.num_words(), most, force);
-      used[q] = done ? 1 : search.began() ? 2 : 0;
-      if (done) keys_[static_cast<size_t>(q)] = search.found();
-    }
-  });
-  const Gathered rest(queries, used);
-  if (rest.codes.count > 0) {
-    const RangeSearch search(rest.codes, database.codes, radius, threads);
-    const auto total = static_cast<size_t>(search.offsets().back());
-    std::vector<int32_t> distances(total);
-    std::vector<int64_t> codes(total);
-    search.write(nullptr, distances.data(), codes.data());
-    for (size_t i = 0; i < rest.numbers.size(); ++i) {
-      auto& keys = keys_[static_cast<size_t>(rest.numbers[i])];
-      for (auto j = static_cast<size_t>(search.offsets()[i]); j < static_cast<size_t>(search.offsets()[i + 1]); ++j) {
-        keys.push_back(static_cast<uint64_t>(distances[j]) << kIndexBits | static_cast<uint64_t>(codes[j]));
+  std::vector<std::vector<uint64_t>> keys(distinct.first.size());
+  const auto search = [&](HashQuery& query, Expander&, const uint64_t* words, int64_t q) {
+    const bool done = query.within(words, most, force);
+    if (done) keys[static_cast<size_t>(q)] = query.keys();
+    return done;
+  };
+  const std::vector<int64_t> rest = try_tables(distinct, database, tables, force, used, threads, search);
+  if (static_cast<int64_t>(rest.size()) == distinct.codes.count) {
+    return distinct_range(queries, database, radius, threads);
+  }
+  const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
+  const RangeSearch scan({rows.data(), static_cast<int64_t>(rest.size()), queries.width}, database.codes, radius,
+                         threads);
+  const std::vector<int64_t>& ends = scan.offsets();
+  std::vector<int32_t> distances(static_cast<size_t>(ends.back()));
+  std::vector<int64_t> codes(distances.size());
+  scan.write(nullptr, distances.data(), codes.data());
+  RangeRows result(database, threads);
+  for (size_t q = 0, next = 0; q < keys.size(); ++q) {
+    if (next < rest.size() && rest[next] == static_cast<int64_t>(q)) {
+      const int64_t first = ends[next], last = ends[++next];
+      result.distances.insert(result.distances.end(), distances.begin() + first, distances.begin() + last);
+      result.codes.insert(result.codes.end(), codes.begin() + first, codes.begin() + last);
+    } else {
+      for (const uint64_t key : keys[q]) {
+        result.distances.push_back(static_cast<int32_t>(distance_of(key)));
+        result.codes.push_back(index_of(key));
       }
     }
+    result.found_offsets.push_back(static_cast<int64_t>(result.codes.size()));
   }
-  for (const auto& keys : keys_) {
-    int64_t total = offsets_.back();
-    for (const uint64_t key : keys) {
-      total += database.offsets == nullptr ? 1 : Expander::count(database, index_of(key));
-    }
-    offsets_.push_back(total);
-  }
-}
-
-void HashRange::write(int32_t* distances, int64_t* ids) const {
-  Expander expander(database_);
-  for (size_t q = 0; q < keys_.size(); ++q) {
-    write_rows(database_, keys_[q], offsets_[q + 1] - offsets_[q], expander, distances + offsets_[q],
-               ids + offsets_[q]);
-  }
+  result.count(std::move(distinct.numbers));
+  return result;
 }
 
 }  // namespace adsq::cpu

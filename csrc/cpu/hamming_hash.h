@@ -49,17 +49,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k);
 
-class HashRange {
- public:
-  HashRange(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius, bool force,
-            uint8_t* used, const Threads& threads);
-  const std::vector<int64_t>& offsets() const { return offsets_; }
-  void write(int32_t* distances, int64_t* ids) const;
-
- private:
-  const DistinctCodes& database_;
-  std::vector<std::vector<uint64_t>> keys_;  // of the codes that each query has found, ascending
-  std::vector<int64_t> offsets_;
-};
+RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius,
+                     bool force, uint8_t* used, const Threads& threads);
 
 }  // namespace adsq::cpu

@@ -5,25 +5,16 @@
 namespace adsq::cpu {
 namespace {
 
-// Nanoseconds, measured: for a bucket, which is mostly not in the cache; for a word of a code in it; for a code that is
-// near enough; for a word of a code in a scan, by what limits it.
-constexpr double kProbe = 30, kCandidate = 1.2, kTaken = 12, kScanned = 0.085, kScannedFromMemory = 0.16,
-                 kScannedInBatch = 0.03;
-constexpr int64_t kCacheBytes = 16 << 20, kBatchQueries = 12;
-constexpr int64_t kFirstStretch = 64;  // codes of a bucket that are compared before any is taken
-constexpr double kLookups = 12;  // how much longer a scan must take than the first buckets
-
-double scan_cost(const Codes& codes, int64_t num_queries) {
-  const double words = static_cast<double>(codes.count) * codes.num_words();
-  if (num_queries >= kBatchQueries) return words * kScannedInBatch;
-  return words * (codes.count * codes.width > kCacheBytes ? kScannedFromMemory : kScanned);
-}
+constexpr int kBucketsAtATime = 32;
+constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
+constexpr double kStake = 0.04;         // share of a scan that may be lost before it
+constexpr int64_t kFirstStretch = 16;   // codes of a bucket that are compared before any is taken
 
 // As in hamming_direct.h: this file is compiled for any processor.
-int count_bits(uint32_t x) {
-  x -= (x >> 1) & 0x55555555;
-  x = (x & 0x33333333) + ((x >> 2) & 0x33333333);
-  return static_cast<int>((((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24);
+int count_bits(uint64_t x) {
+  x -= (x >> 1) & 0x5555555555555555;
+  x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333);
+  return static_cast<int>((((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101) >> 56);
 }
 
 // Sorts keys by code, and then by distance.
@@ -57,9 +48,13 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, in
     : database_(database),
       tables_(tables),
       kernels_(scan_kernels()),
-      scan_cost_(scan_cost(database.codes, num_queries)),
+      num_queries_(num_queries),
+      costs_(database.codes, num_queries, 0),
       counts_(static_cast<size_t>(all() + 1)) {
-  for (int j = 0; j < this->tables(); ++j) first_offsets_[j] = tables_.layout.first_offset(j);
+  for (int j = 0; j < this->tables(); ++j) {
+    first_offsets_[j] = tables_.layout.first_offset(j);
+    masks_[j] = ((uint64_t{1} << tables_.layout.bits(j)) - 1) << tables_.layout.starts[j] % 64;
+  }
 }
 
 int64_t HashQuery::rows_of(int64_t code) const {
@@ -72,13 +67,26 @@ void HashQuery::buckets(int32_t r, Visit visit) const {
   const int table = r % tables(), bits = tables_.layout.bits(table), flips = r / tables();
   const int32_t* offsets = tables_.offsets + first_offsets_[table];
   if (flips > bits) return;
+  const Codes& codes = database_.codes;
+  const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   const uint64_t end = uint64_t{1} << bits;
+  // Some at a time, so that the memory they lie in is waited for once and not for each.
+  int64_t places[kBucketsAtATime], counts[kBucketsAtATime];
   for (uint64_t mask = (uint64_t{1} << flips) - 1; mask < end;) {
-    const uint64_t bucket = parts_[table] ^ mask;
-    visit(int64_t{offsets[bucket]}, int64_t{offsets[bucket + 1]} - offsets[bucket]);
+    int number = 0;
+    do {
+      const uint64_t bucket = parts_[table] ^ mask;
+      places[number] = offsets[bucket];
+      counts[number] = int64_t{offsets[bucket + 1]} - offsets[bucket];
+      const uint8_t* first = rows + places[number] * codes.width;
+      const int64_t bytes = std::min(counts[number++] * codes.width, kFetchedBytes);
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(first + i);
+      if (mask == 0) break;
+      const uint64_t low = mask & -mask, carried = mask + low;  // the next larger number with as many bits
+      mask = carried | (((mask ^ carried) >> 2) >> __builtin_ctzll(low));
+    } while (mask < end && number < kBucketsAtATime);
+    for (int i = 0; i < number; ++i) visit(places[i], counts[i]);
     if (mask == 0) return;
-    const uint64_t low = mask & -mask, carried = mask + low;  // the next larger number with as many bits
-    mask = carried | (((mask ^ carried) >> 2) / low);
   }
 }
 
@@ -91,6 +99,7 @@ void HashQuery::start(const uint64_t* query, int32_t threshold, int64_t k) {
   found_.clear();
   std::fill(counts_.begin(), counts_.end(), 0);
   k_ = k;
+  costs_ = HashCosts(database_.codes, num_queries_, k);
   rows_within_ = steps_ = probes_ = candidates_ = taken_ = 0;
 }
 
@@ -116,8 +125,9 @@ void HashQuery::step(int32_t r) {
 
 // Whether a step before r met a code, given how it differs from the query.
 bool HashQuery::met_before(const uint64_t* differing, int32_t r) const {
-  for (int j = 0; j < tables(); ++j) {
-    const uint32_t part = part_of(differing, tables_.layout, j);
+  const bool one_word = database_.codes.num_words() == 1;
+  for (int j = 0; j < tables() && (j < r || r > tables()); ++j) {
+    const uint64_t part = one_word ? *differing & masks_[j] : part_of(differing, tables_.layout, j);
     if (part == 0 ? j < r : r > tables() && count_bits(part) * tables() + j < r) return true;
   }
   return false;
@@ -127,6 +137,7 @@ void HashQuery::take(int32_t r, int table) {
   taken_ += selection_.count;
   const Codes& codes = database_.codes;
   const int64_t start = table * codes.count;
+  const size_t old = found_.size();
   uint64_t differing[kMaxWords];
   for (int64_t i = 0; i < selection_.count; ++i) {
     const int64_t distance = distance_of(selection_.keys[i]), place = start + index_of(selection_.keys[i]);
@@ -137,16 +148,20 @@ void HashQuery::take(int32_t r, int table) {
     if (met_before(differing, r)) continue;
     const int64_t code = tables_.positions[place];
     found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(code));
-    if (k_ == 0) continue;
-    const int64_t rows = rows_of(code);
-    counts_[static_cast<size_t>(distance)] += rows;
+    if (k_ > 0 && database_.offsets != nullptr) __builtin_prefetch(database_.offsets + code);
+  }
+  selection_.count = 0;
+  if (k_ == 0) return;
+  for (size_t i = old; i < found_.size(); ++i) {
+    const int64_t rows = rows_of(index_of(found_[i]));
+    counts_[static_cast<size_t>(distance_of(found_[i]))] += rows;
+    if (distance_of(found_[i]) > selection_.threshold) continue;
     rows_within_ += rows;
     // Codes at the threshold are still taken: the first k of them by row are not known before all are.
     while (rows_within_ - counts_[static_cast<size_t>(selection_.threshold)] >= k_) {
       rows_within_ -= counts_[static_cast<size_t>(selection_.threshold--)];
     }
   }
-  selection_.count = 0;
 }
 
 double HashQuery::cost_of(int32_t r) const {
@@ -155,33 +170,26 @@ double HashQuery::cost_of(int32_t r) const {
   const double average = static_cast<double>(database_.codes.count) / static_cast<double>(uint64_t{1} << bits);
   const double seen = static_cast<double>(candidates_) / static_cast<double>(std::max<int64_t>(1, probes_));
   const double size = r < 2 * tables() ? std::max(average, seen / bits) : std::max(average, seen);
-  return choose(bits, r / tables()) * (kProbe + size * kCandidate * database_.codes.num_words());
+  return choose(bits, r / tables()) * (costs_.bucket + size * costs_.candidate);
 }
 
 double HashQuery::cost_until(int32_t first, int32_t last) const {
   double cost = 0;
-  for (int32_t r = first; r <= last && cost <= scan_cost_; ++r) cost += cost_of(r);
+  for (int32_t r = first; r <= last && cost <= costs_.scan; ++r) cost += cost_of(r);
   return cost;
 }
 
 double HashQuery::spent() const {
-  const double each = kCandidate * database_.codes.num_words();
-  // A scan, too, has work with a code that is found, but once.
-  const double again = static_cast<double>(taken_ - static_cast<int64_t>(found_.size()));
-  return kProbe * static_cast<double>(probes_) + each * static_cast<double>(candidates_) + kTaken * again;
+  // A scan, too, has work with a code that is found.
+  const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
+  return costs_.bucket * static_cast<double>(probes_) + costs_.candidate * static_cast<double>(candidates_) +
+         costs_.taken * static_cast<double>(taken_) - found;
 }
-
-bool HashQuery::worthwhile() const { return scan_cost_ > kLookups * kProbe * tables(); }
 
 // Returns how many codes a step meets, and has the first of each bucket fetched into the cache.
 int64_t HashQuery::fetch(int32_t r) const {
-  const Codes& codes = database_.codes;
-  const uint8_t* rows = tables_.rows + r % tables() * codes.count * codes.width;
   int64_t total = 0;
-  buckets(r, [&](int64_t first, int64_t count) {
-    if (count > 0) __builtin_prefetch(rows + first * codes.width);
-    total += count;
-  });
+  buckets(r, [&](int64_t, int64_t count) { total += count; });
   return total;
 }
 
@@ -195,14 +203,16 @@ void HashQuery::prefetch(const uint64_t* query) const {
 double HashQuery::first_cost() const {
   int64_t candidates = 0;
   for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
-  return kProbe * tables() + kCandidate * database_.codes.num_words() * static_cast<double>(candidates);
+  return costs_.bucket * tables() + costs_.candidate * static_cast<double>(candidates);
 }
 
 bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
   start(query, all(), k);
-  if (!force && (!worthwhile() || first_cost() > scan_cost_ / 2)) return false;
+  if (!force && first_cost() > costs_.scan / 2) return false;
   for (int32_t r = 0; r <= all(); ++r) {
-    if (!force && r >= tables() && (spent() > scan_cost_ || cost_until(r, selection_.threshold) > scan_cost_)) {
+    // The threshold falls with every step: what little more can be lost is worth another.
+    if (!force && spent() + cost_of(r) > kStake * costs_.scan &&
+        spent() + cost_until(r, selection_.threshold) > costs_.scan) {
       return false;
     }
     step(r);
@@ -214,24 +224,23 @@ bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()), 0);
-  const double each = kCandidate * database_.codes.num_words();
   double probes = 0, candidates = 0;
   if (!force) {
-    if (!worthwhile()) return false;
     for (int32_t r = 0; r <= selection_.threshold; ++r) {
       probes += choose(tables_.layout.bits(r % tables()), r / tables());
-      if (probes * kProbe > scan_cost_) return false;
+      if (probes * costs_.bucket > costs_.scan) return false;
     }
     for (int32_t r = 0; r <= selection_.threshold; ++r) candidates += static_cast<double>(fetch(r));
-    if (probes * kProbe + each * candidates > scan_cost_) return false;
+    if (probes * costs_.bucket + candidates * costs_.candidate > costs_.scan) return false;
   }
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
     if (!force && r >= tables()) {
       // What is left has no more codes that are near enough, and so met again, than what was read.
       const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
-      const double left = (probes - static_cast<double>(probes_)) * kProbe +
-                          (candidates - static_cast<double>(candidates_)) * (each + kTaken * near);
-      if (spent() + left > scan_cost_) return false;
+      const double each = costs_.candidate + std::max(0.0, costs_.taken - costs_.found) * near;
+      const double left = (probes - static_cast<double>(probes_)) * costs_.bucket +
+                          (candidates - static_cast<double>(candidates_)) * each;
+      if (spent() + left > costs_.scan) return false;
     }
     step(r);
   }
@@ -242,12 +251,23 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
 HashPlan HashQuery::plan(const uint64_t* query, int64_t k) {
   start(query, all(), k);
   double cost = first_cost();
-  bool hash = worthwhile() && cost <= scan_cost_ / 2;
-  for (int32_t r = 0; hash && r < tables(); ++r) step(r);
-  const int32_t radius = selection_.threshold;
-  cost += hash ? cost_until(tables(), radius) : 0;
-  hash = hash && cost <= scan_cost_ + first_cost();
-  return {hash, cost, scan_cost_, candidates_, radius};
+  bool hash = cost <= costs_.scan / 2;
+  if (hash) {
+    for (int32_t r = 0; r < tables(); ++r) step(r);
+    cost = spent() + cost_until(tables(), selection_.threshold);
+    hash = cost <= costs_.scan;
+  }
+  return {hash, cost, costs_.scan, candidates_, selection_.threshold};
+}
+
+FoundCodes HashQuery::found() {
+  distances_.clear();
+  codes_.clear();
+  for (const uint64_t key : found_) {
+    distances_.push_back(static_cast<int32_t>(distance_of(key)));
+    codes_.push_back(index_of(key));
+  }
+  return {distances_.data(), codes_.data(), static_cast<int64_t>(codes_.size()), false};
 }
 
 // Drops what was taken before the threshold was as low as it is.

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/distinct_expand.h"
 #include "cpu/hamming_hash.h"
+#include "cpu/hamming_hash_costs.h"
 #include "cpu/hamming_results.h"
 
 namespace adsq::cpu {
@@ -27,9 +29,6 @@ class HashQuery {
   HashQuery(const HashQuery&) = delete;
   HashQuery& operator=(const HashQuery&) = delete;
 
-  // Whether a scan takes so long that looking into the first buckets of every query costs little beside it.
-  bool worthwhile() const;
-
   // Find the codes that hold the k nearest rows, or all within a radius. Return false, having stopped, where a scan is
   // cheaper and `force` is not set; began() tells whether any bucket was read.
   bool nearest(const uint64_t* query, int64_t k, bool force);
@@ -42,8 +41,9 @@ class HashQuery {
   // What `nearest` decides before and after the steps that every search begins with.
   HashPlan plan(const uint64_t* query, int64_t k);
 
-  // What was found, ascending: distance << kIndexBits | code.
-  const std::vector<uint64_t>& found() const { return found_; }
+  // What was found, ascending: distance << kIndexBits | code. And the same in two lists, until the next search.
+  const std::vector<uint64_t>& keys() const { return found_; }
+  FoundCodes found();
 
  private:
   void start(const uint64_t* query, int32_t threshold, int64_t k);
@@ -65,12 +65,16 @@ class HashQuery {
   const DistinctCodes& database_;
   const HashTables& tables_;
   const ScanKernels& kernels_;
-  const double scan_cost_;
+  const int64_t num_queries_;
+  HashCosts costs_;
   const uint64_t* query_ = nullptr;
   int64_t first_offsets_[kMaxTables];
   uint32_t parts_[kMaxTables];
+  uint64_t masks_[kMaxTables];  // of parts, where codes have one word
   Selection selection_{};
   std::vector<uint64_t> found_;
+  std::vector<int32_t> distances_;
+  std::vector<int64_t> codes_;
   std::vector<int64_t> counts_;  // rows at each distance
   int64_t k_ = 0, rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
 };

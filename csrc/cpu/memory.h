@@ -26,6 +26,17 @@ Aligned<T> aligned_array(size_t count) {
   return Aligned<T>(static_cast<T*>(memory));
 }
 
+// Asks for huge pages where memory is read here and there later on: an address then is found in the processor's tables.
+inline void want_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  const auto start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge,
+                  last = (start + static_cast<uintptr_t>(bytes)) / kHuge * kHuge;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 // Has the system provide the pages of a result that is about to be written. Of large results most is new memory, and
 // one fault after the other costs more than the computation.
 inline void provide_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {

@@ -142,13 +142,14 @@ void compare_hash(const DataSet& data, const cpu::DistinctCodes& database, const
   for (int64_t q = 0; q < data.num_queries; ++q) CHECK(force ? used[q] == 1 : used[q] <= 2);
   CHECK_EQUAL(cpu::hash_plans(data.queries(), database, tables.tables(), k).size(),
               static_cast<size_t>(data.num_queries));
-  const cpu::HashRange range(data.queries(), database, tables.tables(), radius, force, used.data(), threads);
+  const cpu::RangeRows range =
+      cpu::hash_range(data.queries(), database, tables.tables(), radius, force, used.data(), threads);
   CHECK(range.offsets() == inside.offsets);
   const Buffer<int32_t> range_distances(range.offsets().back());
   const Buffer<int64_t> range_indices(range.offsets().back());
   range.write(range_distances.data(), range_indices.data());
-  check_equal("distances of HashRange", range_distances, inside.distances);
-  check_equal("indices of HashRange", range_indices, inside.indices);
+  check_equal("distances of hash_range", range_distances, inside.distances);
+  check_equal("indices of hash_range", range_indices, inside.indices);
 }
 
 cpu::DistinctCodes database_of(const DataSet& data, const Distinct& distinct, const int64_t* ids) {
@@ -166,13 +167,13 @@ void compare_distinct(const DataSet& data, const cpu::DistinctCodes& database, c
   cpu::distinct_topk(data.queries(), database, k, distances.data(), indices.data(), threads);
   check_equal("distances of distinct_topk", distances, near.distances);
   check_equal("indices of distinct_topk", indices, near.indices);
-  const cpu::DistinctRange range(data.queries(), database, radius, threads);
+  const cpu::RangeRows range = cpu::distinct_range(data.queries(), database, radius, threads);
   CHECK(range.offsets() == inside.offsets);
   const Buffer<int32_t> range_distances(range.offsets().back());
   const Buffer<int64_t> range_indices(range.offsets().back());
   range.write(range_distances.data(), range_indices.data());
-  check_equal("distances of DistinctRange", range_distances, inside.distances);
-  check_equal("indices of DistinctRange", range_indices, inside.indices);
+  check_equal("distances of distinct_range", range_distances, inside.distances);
+  check_equal("indices of distinct_range", range_indices, inside.indices);
 }
 
 }  // namespace
