@@ -171,6 +171,8 @@ class HammingIndex:
     def explain(self, queries: Tensor | np.ndarray, k: int) -> list[Plan]:
         """Say for each query how `search` with method="auto" goes about it, and why; this costs far less than a scan.
 
+        In one call of many queries of which most end in a scan, `search` saves itself the look into tables for others.
+
         Args, errors: As in `search`, for all queries of one call.
 
         Returns:

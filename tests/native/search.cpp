@@ -205,9 +205,11 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
         const cpu::DistinctCodes database = database_of(data, distinct, names.ids);
         const int64_t most = std::min(radius, bits);
         compare_distinct(data, database, near, k, inside, most, real.threads);
-        if (!tables) return;
-        compare_hash(data, flat, *flat_tables, near, k, inside, most, random.chance(2), real.threads);
-        compare_hash(data, database, *tables, near, k, inside, most, random.chance(2), real.threads);
+        // Forced, the tables take far longer than a scan where much is wanted.
+        const bool force = random.chance(2) && n * data.num_queries <= 1 << 15;
+        if (!tables || !random.chance(2)) return;
+        compare_hash(data, flat, *flat_tables, near, k, inside, most, force, real.threads);
+        compare_hash(data, database, *tables, near, k, inside, most, force, real.threads);
       }
       CHECK(real.most_tasks <= real.threads.count);
     });
