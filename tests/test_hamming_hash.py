@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,23 @@ def test_every_method_of_an_index_gives_the_same(distinct_rows: bool) -> None:
         else:
             index.remove(index.search(queries[:1], 300)[1][0])
         assert not has_tables(index)  # they go with the rows they are made of
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("distinct_rows", [False, True])
+def test_a_saved_index_has_the_same_tables_again(tmp_path: Path, distinct_rows: bool, mmap: bool) -> None:
+    codes = clustered(3000, 48, 0.05, 0)
+    index = HammingIndex(48, distinct_rows)
+    index.add(codes, 2**33 + 3 * torch.arange(3000))
+    index.save(tmp_path / "codes.adsq")
+    loaded = HammingIndex.load(tmp_path / "codes.adsq", mmap=mmap)
+    queries = codes[::200]
+    for found, wanted in zip(loaded.search(queries, 20, method="hash"), index.search(queries, 20), strict=True):
+        assert torch.equal(found, wanted)
+    for part, other in zip(
+        loaded._storage.rows().hash._tables, op.hash_tables(index._storage.rows().codes), strict=True
+    ):
+        assert torch.equal(part, other)
 
 
 @native
