@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from adsq._rows import FlatRows
+from adsq._rows import FlatRows, Found
 from adsq.kernels.distinct_codes import MAX_ROWS, op
 
 _FEW_QUERIES = 32  # below that, a filter is not worth finding the codes it leaves
@@ -75,11 +75,14 @@ class DistinctRows:
         """Return the same rows, each with its code."""
         return FlatRows(self.codes[self._numbers], self.ids, self.size)
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
+    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, out: Found | None = None) -> Found:
+        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given.
+
+        They need not be in `out`: where it is given, it may be used.
+        """
         if allowed is not None:
-            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None)
-        return op.distinct_topk(queries, self.codes, k, self.offsets, self.rows, self._names)
+            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None, out)
+        return op.topk(queries, self.codes, k, self.offsets, self.rows, self._names, out)
 
     def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""

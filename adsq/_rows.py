@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from adsq.kernels.hamming_topk import op
 
 if TYPE_CHECKING:
     from adsq._distinct import DistinctRows
+
+Found: TypeAlias = tuple[Tensor, Tensor]  # distances int32 [Q, k], ids int64 [Q, k]
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,17 @@ class FlatRows:
         positions = torch.searchsorted(self.ids, ids).clamp_(max=self.size - 1)
         return positions, self.ids[positions] == ids
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
+    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, out: Found | None = None) -> Found:
+        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given.
+
+        They need not be in `out`: where it is given, it may be used.
+        """
         mask = None
         if allowed is not None:
             positions, found = self.find(allowed)
             mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
             mask[positions[found]] = True
-        return op.hamming_topk(queries, self.codes, k, mask, self._names)
+        return op.topk(queries, self.codes, k, mask, self._names, out)
 
     def range(self, queries: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return offsets [Q + 1], distances and ids of all rows within `radius`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adsq import _faiss, _index_file
-from adsq._arrays import as_ids, from_numpy, like
+from adsq._arrays import as_ids, from_numpy, like, out_tensors
 from adsq._rows import FlatRows
 from adsq._storage import Storage, refuse
 from adsq.kernels import _checks
@@ -113,6 +113,7 @@ class HammingIndex:
         k: int,
         filter_ids: Ids | None = None,
         method: Literal["auto", "scan", "hash"] = "auto",
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
         """Find the k nearest codes of each query.
 
@@ -121,22 +122,33 @@ class HammingIndex:
             k: Number of neighbours, at least 1; may be larger than the index.
             filter_ids: Only these ids are found, int64 [M]. Ids that are not in the index are ignored.
             method: "scan" compares each query with all codes. "auto" is "scan" for now.
+            out: Distances and ids of earlier searches to be overwritten, or other memory of the same shapes, dtypes and
+                kind (numpy or torch) as the results: contiguous, writeable, apart from all else. Where a search returns
+                much, new memory costs more than the search.
 
         Returns:
             Distances int32 [Q, k] in 0..num_bits and ids int64 [Q, k], each row sorted by (distance, id).
-            Where there are fewer than k codes, the rest is distance 2147483647 and id -1.
+            Where there are fewer than k codes, the rest is distance 2147483647 and id -1. With `out`, they are its own.
 
         Raises:
             NotImplementedError: `method` is "hash".
             TypeError: A wrong type or dtype.
-            ValueError: A wrong shape or device, set pad bits, or k < 1.
+            ValueError: A wrong shape or device, set pad bits, k < 1, or an `out` that cannot be written to in place.
         """
         _check_method(method)
         k = _checks.check_int(k, "k", 1)
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
-        distances, found = self._storage.rows().topk(packed, k, allowed)
-        return like(queries, distances), like(queries, found)
+        if out is None:
+            distances, found = self._storage.rows().topk(packed, k, allowed)
+            return like(queries, distances), like(queries, found)
+        device = torch.device("cpu") if isinstance(queries, np.ndarray) else self.device
+        places = _checks.check_out(out_tensors(out, queries), (packed.shape[0], k), device, (packed,))
+        results = self._storage.rows().topk(packed, k, allowed, places if device == self.device else None)
+        for place, result in zip(places, results, strict=True):
+            if result is not place:
+                place.copy_(result)
+        return out[0], out[1]
 
     def range_search(
         self, queries: Array, radius: int, method: Literal["auto", "scan", "hash"] = "auto"
