@@ -31,6 +31,20 @@ def as_ids(ids: object, name: str) -> Tensor:
     return ids
 
 
+def out_tensors(out: object, queries: object) -> object:
+    """Return tensors on the memory of the arrays that results go to, where queries are an array, or refuse them."""
+    if not isinstance(queries, np.ndarray) or not isinstance(out, tuple | list):
+        return out
+    for i, array in enumerate(out):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"out[{i}]: expected a numpy array, as queries are, got {type(array).__name__}")
+        if array.dtype not in (np.int32, np.int64):
+            raise TypeError(f"out[{i}]: expected dtype {('int32', 'int64')[i % 2]}, got {array.dtype}")
+        if not array.flags.carray:
+            raise ValueError(f"out[{i}]: expected a contiguous, aligned and writeable array")
+    return tuple(map(torch.from_numpy, out))
+
+
 def like(argument: object, result: Tensor) -> Any:
     """Return a result as an array if the argument was one."""
     return result.cpu().numpy() if isinstance(argument, np.ndarray) else result

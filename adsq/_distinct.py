@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adsq._hash import Hash
-from adsq._rows import FlatRows
+from adsq._rows import FlatRows, Found
 from adsq.kernels.distinct_codes import MAX_ROWS, op
 
 _FEW_QUERIES = 32  # below that, a filter is not worth finding the codes it leaves
@@ -81,11 +81,16 @@ class DistinctRows:
         """Return the lists of rows as the ops take them."""
         return self.offsets, self.rows
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto") -> tuple[Tensor, Tensor]:
-        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
+    def topk(
+        self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto", out: Found | None = None
+    ) -> Found:
+        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given.
+
+        They need not be in `out`: where it is given, it may be used.
+        """
         if allowed is not None:
-            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None, "scan")
-        scan = partial(op.distinct_topk, queries, self.codes, k, self.offsets, self.rows, self.names)
+            return self._among(allowed, few=queries.shape[0] < _FEW_QUERIES).topk(queries, k, None, "scan", out)
+        scan = partial(op.topk, queries, self.codes, k, self.offsets, self.rows, self.names, out)
         return self.hash.topk(self, queries, k, method, scan)
 
     def range(self, queries: Tensor, radius: int, method: str = "auto") -> tuple[Tensor, Tensor, Tensor]:

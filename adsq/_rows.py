@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from adsq.kernels.hamming_topk import op
 
 if TYPE_CHECKING:
     from adsq._distinct import DistinctRows
+
+Found: TypeAlias = tuple[Tensor, Tensor]  # distances int32 [Q, k], ids int64 [Q, k]
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,20 @@ class FlatRows:
         """Return no lists: each code has one row."""
         return None, None
 
-    def topk(self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto") -> tuple[Tensor, Tensor]:
-        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given."""
+    def topk(
+        self, queries: Tensor, k: int, allowed: Tensor | None, method: str = "auto", out: Found | None = None
+    ) -> Found:
+        """Return distances and ids [Q, k] of the nearest rows, of those with an id in `allowed` if given.
+
+        They need not be in `out`: where it is given, it may be used.
+        """
         mask = None
         if allowed is not None:
             positions, found = self.find(allowed)
             mask = torch.zeros(self.size, dtype=torch.bool, device=self.ids.device)
             mask[positions[found]] = True
             method = "scan"
-        scan = partial(op.hamming_topk, queries, self.codes, k, mask, self.names)
+        scan = partial(op.topk, queries, self.codes, k, mask, self.names, out)
         return self.hash.topk(self, queries, k, method, scan)
 
     def range(self, queries: Tensor, radius: int, method: str = "auto") -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adsq import _faiss, _index_file
-from adsq._arrays import as_ids, from_numpy, like
+from adsq._arrays import as_ids, from_numpy, like, out_tensors
 from adsq._hash import MAX_BITS, Plan
 from adsq._rows import FlatRows
 from adsq._storage import Storage, refuse
@@ -114,6 +114,7 @@ class HammingIndex:
         k: int,
         filter_ids: Ids | None = None,
         method: Literal["auto", "scan", "hash"] = "auto",
+        out: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
         """Find the k nearest codes of each query.
 
@@ -125,15 +126,18 @@ class HammingIndex:
                 first such search since a change and take several times the memory of the codes; "auto" takes, query by
                 query, what should cost less, and makes the tables once it has scanned so often that they would
                 have paid. The results are the same. See `explain`.
+            out: Distances and ids of earlier searches to be overwritten, or other memory of the same shapes, dtypes and
+                kind (numpy or torch) as the results: contiguous, writeable, apart from all else. Where a search returns
+                much, new memory costs more than the search.
 
         Returns:
             Distances int32 [Q, k] in 0..num_bits and ids int64 [Q, k], each row sorted by (distance, id).
-            Where there are fewer than k codes, the rest is distance 2147483647 and id -1.
+            Where there are fewer than k codes, the rest is distance 2147483647 and id -1. With `out`, they are its own.
 
         Raises:
             TypeError: A wrong type or dtype.
-            ValueError: A wrong shape or device, set pad bits, k < 1, or "hash" with `filter_ids`, on a GPU, or for
-                codes of more than 256 bits.
+            ValueError: A wrong shape or device, set pad bits, k < 1, an `out` that cannot be written to in place; or
+                "hash" with `filter_ids`, on a GPU, or for codes of more than 256 bits.
         """
         self._check_method(method)
         if method == "hash" and filter_ids is not None:
@@ -141,8 +145,16 @@ class HammingIndex:
         k = _checks.check_int(k, "k", 1)
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
-        distances, found = self._storage.rows().topk(packed, k, allowed, method)
-        return like(queries, distances), like(queries, found)
+        if out is None:
+            distances, found = self._storage.rows().topk(packed, k, allowed, method)
+            return like(queries, distances), like(queries, found)
+        device = torch.device("cpu") if isinstance(queries, np.ndarray) else self.device
+        places = _checks.check_out(out_tensors(out, queries), (packed.shape[0], k), device, (packed,))
+        results = self._storage.rows().topk(packed, k, allowed, method, places if device == self.device else None)
+        for place, result in zip(places, results, strict=True):
+            if result is not place:
+                place.copy_(result)
+        return out[0], out[1]
 
     def range_search(
         self, queries: Array, radius: int, method: Literal["auto", "scan", "hash"] = "auto"

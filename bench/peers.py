@@ -22,7 +22,7 @@ import peers_report as report
 import torch
 import typer
 from peers_codes import check, fair_codes, make_codes, near, trained_codes
-from peers_searches import BUILDERS, script_average_precision
+from peers_searches import BUILDERS, REUSING, script_average_precision
 from race import Entrant, describe, machine, race
 from rich.console import Console
 from rich.progress import Progress
@@ -50,6 +50,7 @@ class Case:
     data: str = "random"
     peers: tuple[str, ...] = report.PEERS
     index: Path | None = None  # with the codes, where they are trained
+    reuse: bool = False  # whether results are written to the memory of earlier ones
 
 
 TABLE = [
@@ -65,6 +66,7 @@ TABLE = [
     Case(10_000_000, 64, 64, 100),
     Case(54_000, 48, 1000, 0),
 ]
+REUSED = replace(TABLE[-1], peers=FAISS, reuse=True)
 OTHER_DATA = [
     Case(*sizes, data=kind, peers=FAISS)
     for sizes in ((1_000_000, 64, 1000, 100), (1_000_000, 64, 1, 10), (100_000, 64, 64, 100))
@@ -94,7 +96,7 @@ def measure(case: Case, threads: int, budget: float, limit: float) -> dict[str, 
     expected = np.asarray(BUILDERS["FAISS counting"](database, case.bits, threads)(queries, k)[0])
     entrants, skipped = [], {}
     for name, builder, own_threads, simd in contestants(case, threads):
-        search = BUILDERS[builder](database, case.bits, own_threads)
+        search = (REUSING if case.reuse else BUILDERS)[builder](database, case.bits, own_threads)
         entrant = Entrant(name, partial(search, queries, k), own_threads, simd)
         if name in report.PEERS:
             seconds = Entrant(name, partial(search, few, k), own_threads).turn() * len(queries) / len(few)
@@ -105,7 +107,8 @@ def measure(case: Case, threads: int, budget: float, limit: float) -> dict[str, 
         check(f"{name}, {case}", entrant.call(), queries, database, expected, by_id=builder.startswith("adsq"))
         entrants.append(entrant)
     sizes = {"codes": case.codes, "bits": case.bits, "queries": case.queries, "k": k}
-    return {**sizes, "data": case.data, "skipped": skipped, "seconds": race(entrants, budget)}
+    what = {"data": case.data, "reuse": case.reuse}
+    return {**sizes, **what, "skipped": skipped, "seconds": race(entrants, budget)}
 
 
 def contestants(case: Case, threads: int) -> Iterator[tuple[str, str, int, str | None]]:
@@ -186,9 +189,10 @@ def measure_all(
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads, user_api="blas")
     cases = [*TABLE, *(OTHER_DATA if data else ())]
+    cases = [*(cases[::5] if quick else cases), REUSED]
     ranking = RANKING
     if quick:
-        cases = [replace(c, codes=c.codes // 500, queries=min(c.queries, 20), k=min(c.k, 10)) for c in cases[::5]]
+        cases = [replace(c, codes=c.codes // 500, queries=min(c.queries, 20), k=min(c.k, 10)) for c in cases]
         ranking = ranking | {"codes": 500, "queries": 20}
     if trained:
         cases += trained_cases(trained)

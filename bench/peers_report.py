@@ -40,7 +40,8 @@ def markdown(record: dict[str, Any]) -> str:
     notes = (
         "How many times as long as adsq each takes for the same exact result: `HammingIndex.search` where nothing else "
         "is said, random codes, medians of interleaved rounds. mAP@all is compared with the usual numpy script, an "
-        f"argsort a query. -: does not apply, or would take more than {record['limit']:g} s a call. {_others(record)}"
+        "argsort a query. Memory reused: results overwrite earlier ones. -: does not apply, or would take more than "
+        f"{record['limit']:g} s a call. {_others(record)}"
         f"Machine: {describe(record['machine'])}."
     )
     return f"![Speed-up over FAISS](docs/peers.png)\n\n{table}\n\n{textwrap.fill(notes, 120)}"
@@ -58,7 +59,8 @@ def title(case: dict[str, Any]) -> str:
         wanted = "mAP@all"
     else:
         wanted = "full ranking" if case["k"] in (0, case["codes"]) else f"k = {case['k']:,}"
-    return f"{_short(case['codes'])} x {case['bits']} bits, {queries}, {wanted}"
+    reused = ", memory reused" if case.get("reuse") else ""
+    return f"{_short(case['codes'])} x {case['bits']} bits, {queries}, {wanted}{reused}"
 
 
 def draw(record: dict[str, Any], path: Path) -> None:

@@ -1,12 +1,14 @@
 """What peers.py compares: each library behind one function.
 
 A builder takes packed codes, uint8 [N, B], prepares the library's own index or layout (not timed), and returns a search
-of packed queries, uint8 [Q, B], for k neighbours that gives (distances, ids), [Q, k] each.
+of packed queries, uint8 [Q, B], for k neighbours that gives (distances, ids), [Q, k] each. With `reuse`, results of one
+shape are written to the same memory each time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import faiss
@@ -22,10 +24,12 @@ Search: TypeAlias = Callable[[np.ndarray, int], tuple[Any, Any]]
 MATRIX = 1 << 27  # distances that the PyTorch peer holds at a time
 
 
-def adsq_index(database: np.ndarray, num_bits: int, threads: int) -> Search:
+def adsq_index(database: np.ndarray, num_bits: int, threads: int, reuse: bool = False) -> Search:
     """`HammingIndex.search`, with its argument checks."""
     index = HammingIndex(num_bits)
     index.add(torch.from_numpy(database))
+    if reuse:
+        return lambda queries, k: index.search(queries, k, out=_memory(len(queries), k))
     return lambda queries, k: index.search(torch.from_numpy(queries), k)
 
 
@@ -35,21 +39,35 @@ def adsq_function(database: np.ndarray, num_bits: int, threads: int) -> Search:
     return lambda queries, k: hamming_topk(torch.from_numpy(queries), codes, k)
 
 
-def faiss_heap(database: np.ndarray, num_bits: int, threads: int) -> Search:
+def faiss_heap(database: np.ndarray, num_bits: int, threads: int, reuse: bool = False) -> Search:
     """FAISS's flat binary index, selection by heap."""
-    return _faiss(database, use_heap=True)
+    return _faiss(database, True, reuse)
 
 
-def faiss_counting(database: np.ndarray, num_bits: int, threads: int) -> Search:
+def faiss_counting(database: np.ndarray, num_bits: int, threads: int, reuse: bool = False) -> Search:
     """FAISS's flat binary index, selection by counting."""
-    return _faiss(database, use_heap=False)
+    return _faiss(database, False, reuse)
 
 
-def _faiss(database: np.ndarray, use_heap: bool) -> Search:
+def _faiss(database: np.ndarray, use_heap: bool, reuse: bool) -> Search:
     index = faiss.IndexBinaryFlat(8 * database.shape[1])
     index.use_heap = use_heap
     index.add(database)
-    return index.search
+    pointer = faiss.swig_ptr
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        # As its Python search of the same name, which always makes new arrays.
+        distances, ids = _memory(len(queries), k)
+        index.search_c(len(queries), pointer(queries), k, pointer(distances), pointer(ids))
+        return distances, ids
+
+    return search if reuse else index.search
+
+
+@lru_cache(maxsize=1)
+def _memory(num_queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory for results, the same for the same shape as last time."""
+    return np.empty((num_queries, k), np.int32), np.empty((num_queries, k), np.int64)
 
 
 def usearch_exact(database: np.ndarray, num_bits: int, threads: int) -> Search:
@@ -109,6 +127,7 @@ BUILDERS: dict[str, Callable[[np.ndarray, int, int], Search]] = {
     "numpy": numpy_partition,
     "torch": torch_matmul,
 }
+REUSING = {name: partial(BUILDERS[name], reuse=True) for name in ("adsq", "FAISS heap", "FAISS counting")}
 
 
 def script_average_precision(

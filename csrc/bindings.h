@@ -53,6 +53,20 @@ inline void check_pair(const Tensor& queries, const Tensor& database) {
                   queries.size(1));
 }
 
+// Where a search for k neighbours of each query leaves them: tensors of the caller, or new ones.
+inline void check_found(const Tensor& queries, const Tensor& distances, const Tensor& indices) {
+  check_matrix(distances, "distances");
+  STD_TORCH_CHECK(distances.size(0) == queries.size(0) && distances.size(1) >= 1, "distances: expected [",
+                  queries.size(0), ", k] with k at least 1");
+  STD_TORCH_CHECK(indices.dim() == 2 && indices.size(0) == distances.size(0) && indices.size(1) == distances.size(1),
+                  "indices: expected the shape of distances");
+  STD_TORCH_CHECK(distances.scalar_type() == ScalarType::Int && indices.scalar_type() == ScalarType::Long,
+                  "distances, indices: expected int32 and int64");
+  STD_TORCH_CHECK(distances.is_contiguous() && indices.is_contiguous(), "distances, indices: expected contiguous ones");
+  STD_TORCH_CHECK(distances.device() == queries.device() && indices.device() == queries.device(),
+                  "distances, indices: expected the device of queries");
+}
+
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
   if (!tensor) return std::nullopt;
   return torch::stable::contiguous(*tensor);

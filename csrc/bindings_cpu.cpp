@@ -53,10 +53,10 @@ const int64_t* ids_of(const std::optional<Tensor>& ids, int64_t count) {
   return static_cast<const int64_t*>(ids->const_data_ptr());
 }
 
-std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& database, int64_t k,
-                                        const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
+void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::optional<Tensor>& mask,
+                      const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& indices) {
   check_pair(queries, database);
-  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+  check_found(queries, distances, indices);
   const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
   const std::optional<Tensor> allowed = contiguous(mask), names = contiguous(ids);
   cpu::Codes codes = codes_of(all);
@@ -64,11 +64,18 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
     check_vector(*allowed, "mask", ScalarType::Bool, codes.count);
     codes.mask = static_cast<const bool*>(allowed->const_data_ptr());
   }
-  Tensor distances = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Int);
-  Tensor indices = torch::stable::new_empty(some, {some.size(0), k}, ScalarType::Long);
-  cpu::hamming_topk(codes_of(some), codes, k, ids_of(names, codes.count),
+  cpu::hamming_topk(codes_of(some), codes, distances.size(1), ids_of(names, codes.count),
                     static_cast<int32_t*>(distances.mutable_data_ptr()),
                     static_cast<int64_t*>(indices.mutable_data_ptr()), torch_threads());
+}
+
+std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& database, int64_t k,
+                                        const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
+  check_matrix(queries, "queries");
+  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+  Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Int);
+  Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
+  hamming_topk_out(queries, database, mask, ids, distances, indices);
   return {distances, indices};
 }
 
@@ -177,6 +184,7 @@ STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("pack_codes", TORCH_BOX(&pack_codes));
   library.impl("unpack_codes", TORCH_BOX(&unpack_codes));
   library.impl("hamming_topk", TORCH_BOX(&hamming_topk));
+  library.impl("hamming_topk_out", TORCH_BOX(&hamming_topk_out));
   library.impl("hamming_range", TORCH_BOX(&hamming_range));
   library.impl("hamming_relevance_histogram", TORCH_BOX(&hamming_relevance_histogram));
   library.impl("hamming_average_precision", TORCH_BOX(&hamming_average_precision));

@@ -34,15 +34,22 @@ std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
   return {offsets, rows};
 }
 
-std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
-                                         const Tensor& rows, const std::optional<Tensor>& ids) {
-  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+void distinct_topk_out(const Tensor& queries, const Tensor& codes, const Tensor& offsets, const Tensor& rows,
+                       const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& found) {
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
-  Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
-  Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
-  cpu::distinct_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), k,
+  check_found(queries, distances, found);
+  cpu::distinct_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), distances.size(1),
                      static_cast<int32_t*>(distances.mutable_data_ptr()),
                      static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads());
+}
+
+std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
+                                         const Tensor& rows, const std::optional<Tensor>& ids) {
+  check_matrix(queries, "queries");
+  STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
+  Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
+  Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
+  distinct_topk_out(queries, codes, offsets, rows, ids, distances, found);
   return {distances, found};
 }
 
@@ -68,6 +75,7 @@ STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("distinct_codes", TORCH_BOX(&number_codes));
   library.impl("distinct_rows", TORCH_BOX(&list_rows));
   library.impl("distinct_topk", TORCH_BOX(&distinct_topk));
+  library.impl("distinct_topk_out", TORCH_BOX(&distinct_topk_out));
   library.impl("distinct_range", TORCH_BOX(&distinct_range));
 }
 

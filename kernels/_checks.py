@@ -91,6 +91,55 @@ def check_packed_pair(queries: Tensor, database: Tensor) -> None:
         raise ValueError(f"database: expected {queries.shape[1]} bytes a code as in queries, got {database.shape[1]}")
 
 
+def check_out(
+    out: object, shape: tuple[int, int], device: torch.device, inputs: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the tensors that distances and indices of neighbours are written to, or refuse them.
+
+    Args:
+        out: What the caller gave: distances int32 and indices int64, both of the shape.
+        shape: [Q, k].
+        device: Where they must be.
+        inputs: What is read meanwhile, so must not lie in the same memory.
+    """
+    if not isinstance(out, tuple | list):
+        raise TypeError(f"out: expected a pair of tensors, (distances, indices), got {type(out).__name__}")
+    if len(out) != 2:
+        raise ValueError(f"out: expected two tensors, (distances, indices), got {len(out)}")
+    for name, tensor, dtype in zip(("out[0]", "out[1]"), out, (torch.int32, torch.int64), strict=True):
+        check_tensor(tensor, name)
+        if tensor.dtype != dtype:
+            raise TypeError(f"{name}: expected dtype {dtype}, got {tensor.dtype}")
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+        if tensor.device != device:
+            raise ValueError(f"{name}: expected device {device}, got {tensor.device}")
+        if tensor.layout != torch.strided or not tensor.is_contiguous():
+            raise ValueError(f"{name}: expected a contiguous tensor")
+    distances, indices = out
+    # A tensor that is traced, and any other of a class of its own, has no address.
+    if not torch.compiler.is_compiling() and type(distances) is type(indices) is Tensor:
+        for name, tensor, others in (("out[0]", distances, (indices, *inputs)), ("out[1]", indices, inputs)):
+            if tensor.data_ptr() % tensor.element_size():
+                raise ValueError(f"{name}: expected an address that is a multiple of {tensor.element_size()} bytes")
+            if any(other is not None and _share_memory(tensor, other) for other in others):
+                raise ValueError(f"{name}: expected memory of its own, got some of another argument")
+    return distances, indices
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether the memory between the first and the last element of two tensors overlaps."""
+    if a.device != b.device or a.numel() == 0 or b.numel() == 0:
+        return False
+    (a_begin, a_end), (b_begin, b_end) = _extent(a), _extent(b)
+    return a_begin < b_end and b_begin < a_end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
 def check_labels(labels: Tensor, name: str, rows: int, rows_of: str) -> None:
     """Refuse anything but class ids, int64 [N], or one row of labels an image, [N, C], on `rows` images."""
     check_tensor(labels, name)

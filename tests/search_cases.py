@@ -18,6 +18,7 @@ from adsq.kernels.hamming_topk import op as search_op
 
 OPS = {
     "hamming_topk": search_op,
+    "hamming_topk_out": search_op,
     "hamming_range": search_op,
     "hamming_relevance_histogram": ranking_op,
     "hamming_average_precision": ranking_op,

@@ -245,6 +245,18 @@ def test_a_peer_over_the_limit_is_named_and_left_out(peers: ModuleType) -> None:
     assert record["skipped"] == {"FAISS heap": "about 0 s a call"}
 
 
+def test_memory_is_reused(peers: ModuleType) -> None:
+    database, queries = codes.make_codes("random", 300, 4, 32)
+    expected = nearest(queries, database, 300)[0]
+    assert set(peers.REUSING) == {"adsq", "FAISS heap", "FAISS counting"}
+    for builder in peers.REUSING.values():
+        search = builder(database, 32, 1)
+        first = search(~queries, 300)
+        again = search(queries, 300)
+        assert again[0] is first[0] and again[1] is first[1]
+        np.testing.assert_array_equal(again[0], expected)
+
+
 def test_quick_run_and_redraw(peers: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     readme = tmp_path / "README.md"
@@ -261,7 +273,10 @@ def test_quick_run_and_redraw(peers: ModuleType, tmp_path: Path) -> None:
     record = json.loads(results.read_text())
     assert {case["data"] for case in record["cases"]} == {"random", "clustered", "sorted", "trained"}
     assert [case["codes"] for case in record["cases"] if case["data"] == "trained"] == [300, 300, 1236, 1299]
-    assert all({"adsq", *report.PEERS} <= set(case["seconds"]) for case in record["cases"] if case["data"] == "random")
+    *compared, reused = (case for case in record["cases"] if case["data"] == "random")
+    assert all({"adsq", *report.PEERS} <= set(case["seconds"]) and not case["reuse"] for case in compared)
+    assert reused["reuse"] and set(reused["seconds"]) == {"adsq", "FAISS heap", "FAISS counting"}
+    assert "108 x 48 bits, 20 queries, full ranking, memory reused |" in readme.read_text()
     assert "2k x 64 bits, 20 queries, k = 10, `hamming_topk` |" in readme.read_text()
 
     (tmp_path / "docs" / "peers.png").unlink()

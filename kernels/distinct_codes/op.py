@@ -49,6 +49,32 @@ def _(
     return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
 
 
+@torch.library.custom_op("adsq::distinct_topk_out", mutates_args=("distances", "found"))
+def distinct_topk_out(
+    queries: Tensor, codes: Tensor, offsets: Tensor, rows: Tensor, ids: Tensor | None, distances: Tensor, found: Tensor
+) -> None:
+    """As `distinct_topk`, into int32 [Q, k] and int64 [Q, k]."""
+    results = distinct_topk(queries, codes, distances.shape[1], offsets, rows, ids)
+    distances.copy_(results[0])
+    found.copy_(results[1])
+
+
+def topk(
+    queries: Tensor,
+    codes: Tensor,
+    k: int,
+    offsets: Tensor,
+    rows: Tensor,
+    ids: Tensor | None,
+    out: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Search into `out` if it is given, else into new tensors."""
+    if out is None:
+        return distinct_topk(queries, codes, k, offsets, rows, ids)
+    distinct_topk_out(queries, codes, offsets, rows, ids, *out)
+    return out
+
+
 @plain_op("adsq::distinct_range")
 def distinct_range(
     queries: Tensor, codes: Tensor, radius: int, offsets: Tensor, rows: Tensor, ids: Tensor | None = None

@@ -11,7 +11,14 @@ from adsq.kernels.hamming_topk import op
 __all__ = ["hamming_range", "hamming_topk"]
 
 
-def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def hamming_topk(
+    queries: Tensor,
+    database: Tensor,
+    k: int,
+    *,
+    mask: Tensor | None = None,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Find the k nearest database codes of each query, exactly.
 
     Neighbours are ordered by (distance, index), so ties go to the lower index, on every device. There is no cap on k:
@@ -22,20 +29,25 @@ def hamming_topk(queries: Tensor, database: Tensor, k: int, *, mask: Tensor | No
         database: Packed codes, uint8 [N, B], on the device of `queries`.
         k: Neighbours a query, at least 1.
         mask: bool [N]: only codes whose entry is True are returned. None allows all.
+        out: Tensors that the results are written to, contiguous and apart from all others in memory: distances int32
+            [Q, k] and indices int64 [Q, k]. Where a search returns much, new memory costs more than the search.
 
     Returns:
+        The tensors of `out`, or new ones:
         distances: int32 [Q, k], in bits; 2147483647 where fewer than k codes exist or are allowed.
         indices: int64 [Q, k], rows of `database`; -1 in those places.
 
     Raises:
-        TypeError: A code is not uint8, `mask` is not bool, or `k` is no integer.
-        ValueError: Shapes or devices do not fit, or k < 1.
+        TypeError: A code is not uint8, `mask` is not bool, `k` is no integer, or `out` has other dtypes.
+        ValueError: Shapes or devices do not fit, k < 1, or `out` cannot be written to in place.
     """
     _checks.check_packed_pair(queries, database)
     k = _checks.check_int(k, "k", 1)
     if mask is not None:
         _check_mask(mask, database)
-    return op.hamming_topk(queries, database, k, mask)
+    if out is not None:
+        out = _checks.check_out(out, (queries.shape[0], k), queries.device, (queries, database, mask))
+    return op.topk(queries, database, k, mask, None, out)
 
 
 def hamming_range(queries: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:

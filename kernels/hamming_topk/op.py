@@ -29,6 +29,31 @@ def _(
     return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
 
 
+@torch.library.custom_op("adsq::hamming_topk_out", mutates_args=("distances", "indices"))
+def hamming_topk_out(
+    queries: Tensor, database: Tensor, mask: Tensor | None, ids: Tensor | None, distances: Tensor, indices: Tensor
+) -> None:
+    """As `hamming_topk`, into int32 [Q, k] and int64 [Q, k]."""
+    found = hamming_topk(queries, database, distances.shape[1], mask, ids)
+    distances.copy_(found[0])
+    indices.copy_(found[1])
+
+
+def topk(
+    queries: Tensor,
+    database: Tensor,
+    k: int,
+    mask: Tensor | None,
+    ids: Tensor | None,
+    out: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Search into `out` if it is given, else into new tensors."""
+    if out is None:
+        return hamming_topk(queries, database, k, mask, ids)
+    hamming_topk_out(queries, database, mask, ids, *out)
+    return out
+
+
 @plain_op("adsq::hamming_range")
 def hamming_range(
     queries: Tensor, database: Tensor, radius: int, ids: Tensor | None = None
