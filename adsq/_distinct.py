@@ -44,6 +44,11 @@ class DistinctRows:
         return cls(codes[numbers[first]], offsets, rows, ids)
 
     @property
+    def large(self) -> DistinctRows:
+        """The rows, as of `Runs`."""
+        return self
+
+    @property
     def size(self) -> int:
         """The number of rows."""
         return self.ids.shape[0]

@@ -32,6 +32,11 @@ class FlatRows:
     size: int
     hash: Hash = field(default_factory=Hash, compare=False, repr=False)
 
+    @property
+    def large(self) -> FlatRows:
+        """The rows, as of `Runs`."""
+        return self
+
     @cached_property
     def codes(self) -> Tensor:
         """The codes, uint8 [size, B]."""

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from adsq._distinct import DistinctRows, mostly_distinct
 from adsq._rows import FlatRows, new_codes
+from adsq._runs import Runs
 from adsq.kernels.distinct_codes import MAX_ROWS
 
 LARGEST_ID = 2**63 - 1
 # "auto" stores equal codes once below the first share of distinct codes, and each row with its code above the second;
 # it looks whenever the rows have doubled, from so many rows on.
 REPEATED, DISTINCT, SMALLEST = 0.8, 0.9, 4096
+# To add rows to distinct codes costs as much as reading all of them. Up to such a share of them, new rows are searched
+# beside them, until the results put together are as many as these.
+APART = 1 / 8
 
 Rows: TypeAlias = FlatRows | DistinctRows
 
@@ -36,6 +40,7 @@ class Storage:
         self._runs: list[Rows] = [rows]
         self._next_id = next_id
         self._judged = rows.size  # rows when "auto" looked last
+        self._apart = 0  # results of searches in two runs since
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -50,6 +55,23 @@ class Storage:
         """Return all rows."""
         runs = self._runs  # replaced by changes, never changed itself: one run needs no lock
         return runs[0] if len(runs) == 1 else self.snapshot()[0]
+
+    def searched(self, results: int) -> Rows | Runs:
+        """Return all rows for a search with so many results, or about that: maybe in two runs."""
+        if len(self._runs) == 1:
+            return self._runs[0]
+        with self._lock:
+            first = self._runs[0]
+            self._apart += results
+            if isinstance(first, FlatRows) or len(self) - first.size > APART * first.size or self._apart > first.size:
+                return self._merged()
+            while len(self._runs) > 2:
+                self._runs = [*self._runs[:-2], self._runs[-2].merged(self._runs[-1].flat())]
+            return Runs(first, self._runs[1]) if len(self._runs) > 1 else first
+
+    def first_id(self) -> int | None:
+        """Return the smallest id; None where there are no rows."""
+        return min((int(run.ids[0]) for run in self._runs if run.size), default=None)
 
     def snapshot(self) -> tuple[Rows, int]:
         """Return all rows and the id that the next row gets by default."""
@@ -111,7 +133,7 @@ class Storage:
         runs = list(self._runs)
         while len(runs) > 1:
             runs[-2:] = [runs[-2].merged(runs[-1].flat())]
-        self._runs = runs
+        self._runs, self._apart = runs, 0
         return runs[0]
 
 

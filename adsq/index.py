@@ -146,11 +146,12 @@ class HammingIndex:
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
         if out is None:
-            distances, found = self._storage.rows().topk(packed, k, allowed, method)
+            distances, found = self._storage.searched(packed.shape[0] * k).topk(packed, k, allowed, method)
             return like(queries, distances), like(queries, found)
         device = torch.device("cpu") if isinstance(queries, np.ndarray) else self.device
         places = _checks.check_out(out_tensors(out, queries), (packed.shape[0], k), device, (packed,))
-        results = self._storage.rows().topk(packed, k, allowed, method, places if device == self.device else None)
+        rows = self._storage.searched(packed.shape[0] * k)
+        results = rows.topk(packed, k, allowed, method, places if device == self.device else None)
         for place, result in zip(places, results, strict=True):
             if result is not place:
                 place.copy_(result)
@@ -177,7 +178,7 @@ class HammingIndex:
         self._check_method(method)
         radius = _checks.check_int(radius, "radius", 0)
         packed = self._codes(queries, "queries")
-        offsets, distances, found = self._storage.rows().range(packed, radius, method)
+        offsets, distances, found = self._storage.searched(packed.shape[0]).range(packed, radius, method)
         return like(queries, offsets), like(queries, distances), like(queries, found)
 
     def explain(self, queries: Tensor | np.ndarray, k: int) -> list[Plan]:
@@ -191,7 +192,7 @@ class HammingIndex:
             A `Plan` a query: method, "hash" or "scan"; reason, in words; hash_cost and scan_cost, in ns, or None.
         """
         k = _checks.check_int(k, "k", 1)
-        rows = self._storage.rows()
+        rows = self._storage.searched(0).large
         return rows.hash.explain(rows, self._codes(queries, "queries"), k)
 
     def reconstruct(self, ids: Ids) -> Tensor | np.ndarray:

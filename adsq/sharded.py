@@ -177,11 +177,10 @@ class ShardedHammingIndex:
 
     def _agree(self, arguments: dict[str, Any], found: int, error: Exception | None) -> list[_Report]:
         """Return the reports of all ranks, or raise on all of them: nobody waits for a rank that has given up."""
-        first = self.index._storage.rows().ids[:1].tolist()
         said = None if error is None else f"{type(error).__name__}: {error}"
         arguments = {**arguments, "num_bits": self.index.num_bits}
         reports: list[Any] = [None] * self._world_size
-        mine = _Report(said, arguments, found, first[0] if first else None)
+        mine = _Report(said, arguments, found, self.index._storage.first_id())
         dist.all_gather_object(reports, mine, group=self.group)
         for rank, report in enumerate(reports):
             if report.error is not None and error is None:
