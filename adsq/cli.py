@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,26 +36,44 @@ Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
-def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose help ends with an example and whose errors are one line."""
+# Under torchrun. An error that all processes find is said by rank 0, whose end ends the others while they wait so long;
+# what another rank alone finds, it says itself.
+_rank = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+_SECONDS_TO_SPEAK = 3.0
+
+
+def command(example: str, together: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose help ends with an example and whose errors are one line.
+
+    Under `torchrun` all processes run it `together`, or rank 0 alone does.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> None:
+            if _rank > 0 and not together:
+                return
+            out.quiet = _rank > 0
             try:
                 function(*args, **options)
             except KeyboardInterrupt:
-                err.print("stopped; files written so far are whole")
+                if _rank == 0:
+                    err.print("stopped; files written so far are whole")
                 raise typer.Exit(130) from None
             except (ValueError, OSError, ArithmeticError, ImportError, NotImplementedError) as error:
+                _let_rank_0_speak()
                 if _debug:
                     raise
-                err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+                err.print(f"[red]error:[/red] {_of_rank()}{escape(str(error))}", soft_wrap=True)
                 raise typer.Exit(1) from None
             except Exception as error:
-                if _debug or isinstance(error, typer.Exit):
+                if isinstance(error, typer.Exit):
                     raise
-                err.print(f"[red]defect:[/red] {type(error).__name__}: {escape(str(error))}", soft_wrap=True)
+                _let_rank_0_speak()
+                if _debug:
+                    raise
+                said = f"{_of_rank()}{type(error).__name__}: {escape(str(error))}"
+                err.print(f"[red]defect:[/red] {said}", soft_wrap=True)
                 err.print("Please report it with the traceback that --debug shows.")
                 raise typer.Exit(3) from None
 
@@ -62,13 +82,22 @@ def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]
     return register
 
 
+def _let_rank_0_speak() -> None:
+    if _rank > 0:
+        time.sleep(_SECONDS_TO_SPEAK)
+
+
+def _of_rank() -> str:
+    return f"rank {_rank}: " if _rank > 0 else ""
+
+
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
     global _debug
     _debug = debug
 
 
-@command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion")
+@command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion", together=True)
 def train(
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "digits",
     root: Annotated[Path | None, typer.Option(help="Folder of the files of a named data set.")] = None,
@@ -100,11 +129,12 @@ def train(
     workers: Workers = 0,
 ) -> None:
     """Train ADSQ on images."""
-    from adsq import workflow
+    from adsq import distributed, workflow
     from adsq.data import default_protocol, load, make_split
     from adsq.networks import ModelConfig
     from adsq.training import TrainingConfig, make_objective
 
+    distributed.start()
     target = workflow.choose_device(device)
     if resume:
         if out_folder is None:
@@ -112,15 +142,16 @@ def train(
         trainer = workflow.resume(out_folder, epochs=epochs, device=target)
         folder = out_folder
     else:
-        dataset = load(
-            data,
-            root=root,
-            image_size=image_size,
-            download=download,
-            classes=classes,
-            lists=lists,
-            drop_missing=drop_missing,
-        )
+        with distributed.first_alone(download):
+            dataset = load(
+                data,
+                root=root,
+                image_size=image_size,
+                download=download,
+                classes=classes,
+                lists=lists,
+                drop_missing=drop_missing,
+            )
         out.print(f"read {escape(dataset.in_words())}", soft_wrap=True, highlight=False)
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
         out.print(f"split {escape(split.in_words())}", soft_wrap=True, highlight=False)
@@ -157,7 +188,7 @@ def train(
     out.print(f"next: adsq evaluate {escape(str(folder))}")
 
 
-@command("adsq encode runs/digits-32 --images database")
+@command("adsq encode runs/digits-32 --images database", together=True)
 def encode(
     run: Run,
     images: Annotated[str, typer.Option(help="database, query, training or all.")] = "database",
@@ -168,12 +199,12 @@ def encode(
     workers: Workers = 0,
 ) -> None:
     """Encode images of a run's data set to packed codes."""
-    from adsq import workflow
+    from adsq import distributed, workflow
 
+    distributed.start()
     loaded = workflow.open_run(run, workflow.choose_device(device))
-    codes = workflow.encode(loaded, images, kind, batch_size=batch_size, num_workers=workers)
     path = out_file or (run if run.is_dir() else run.parent) / workflow.CODES_FILE
-    workflow.write_codes(path, codes, run)
+    codes = workflow.encode_to_file(path, loaded, run, images, kind, batch_size=batch_size, num_workers=workers)
     out.print(f"wrote {len(codes.packed):,} codes of {codes.about['num_bits']} bits to {escape(str(path))}")
 
 
@@ -301,3 +332,7 @@ def main() -> None:
     """Run the command line; --debug may stand anywhere in it."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     app(["--debug"] * (len(arguments) < len(sys.argv) - 1) + arguments)
+
+
+if __name__ == "__main__":  # torchrun -m adsq.cli
+    main()
