@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-app = typer.Typer(
-    help="Learn and search binary codes of images.",
-    epilog="Exit codes: 0 done, 1 input or machine not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-out, err = Console(), Console(stderr=True)
-_debug = False
+from adsq._command import app, command, out
 
 DATA_HELP = (
     "digits, fashion-mnist, cifar10, nuswide, imagenet100, list (train.txt, test.txt, database.txt), a folder of class "
@@ -34,67 +20,6 @@ Run = Annotated[Path, typer.Argument(help="Folder that adsq train wrote, or a mo
 Kind = Annotated[str, typer.Option(help="average (both ImgNets), or f or g (one of them).")]
 Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-
-
-# Under torchrun. An error that all processes find is said by rank 0, whose end ends the others while they wait so long;
-# what another rank alone finds, it says itself.
-_rank = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
-_SECONDS_TO_SPEAK = 3.0
-
-
-def command(example: str, together: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose help ends with an example and whose errors are one line.
-
-    Under `torchrun` all processes run it `together`, or rank 0 alone does.
-    """
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def run(*args: Any, **options: Any) -> None:
-            if _rank > 0 and not together:
-                return
-            out.quiet = _rank > 0
-            try:
-                function(*args, **options)
-            except KeyboardInterrupt:
-                if _rank == 0:
-                    err.print("stopped; files written so far are whole")
-                raise typer.Exit(130) from None
-            except (ValueError, OSError, ArithmeticError, ImportError, NotImplementedError) as error:
-                _let_rank_0_speak()
-                if _debug:
-                    raise
-                err.print(f"[red]error:[/red] {_of_rank()}{escape(str(error))}", soft_wrap=True)
-                raise typer.Exit(1) from None
-            except Exception as error:
-                if isinstance(error, typer.Exit):
-                    raise
-                _let_rank_0_speak()
-                if _debug:
-                    raise
-                said = f"{_of_rank()}{type(error).__name__}: {escape(str(error))}"
-                err.print(f"[red]defect:[/red] {said}", soft_wrap=True)
-                err.print("Please report it with the traceback that --debug shows.")
-                raise typer.Exit(3) from None
-
-        return app.command(epilog=f"Example: {example}")(run)
-
-    return register
-
-
-def _let_rank_0_speak() -> None:
-    if _rank > 0:
-        time.sleep(_SECONDS_TO_SPEAK)
-
-
-def _of_rank() -> str:
-    return f"rank {_rank}: " if _rank > 0 else ""
-
-
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
-    global _debug
-    _debug = debug
 
 
 @command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion", together=True)

@@ -6,93 +6,23 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adsq import distributed
 from adsq.alternating import Alternating
 from adsq.augmentation import Augmentation
 from adsq.data import ImageDataset, batches
-from adsq.distributed import (
-    Share,
-    check_same,
-    copy_from_first,
-    gather_objects,
-    rank,
-    synchronize_batch_norm,
-    total,
-    total_gradients,
-    world_size,
-)
+from adsq.distributed import Share
 from adsq.joint import Joint
 from adsq.monitoring import TermLog, code_statistics, collapse_warning
 from adsq.networks import ADSQ, ImgNet
 from adsq.objective import ObjectiveConfig
 from adsq.posterior import PosteriorConfig
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-Objective = ObjectiveConfig | PosteriorConfig
-OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (PosteriorConfig, ObjectiveConfig)}
-
-
-def make_objective(name: str, **fields: Any) -> Objective:
-    """Return the objective of a name, "adsq" or "adsq-likelihood", with the given fields changed."""
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {name!r}")
-    return OBJECTIVES[name](**fields)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The schedule.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images a step, of all processes together.
-        peak_lr: Highest learning rate of the ImgNets' one-cycle schedule (Adam).
-        weight_decay: Of the ImgNets.
-        label_lr: LabelNet's learning rate (Adam).
-        label_batch: Label rows a step of LabelNet.
-        label_pretraining: Steps of LabelNet before the ImgNets start.
-        label_steps: Steps of LabelNet after each epoch.
-        bank_columns: How many random training images the codes of a batch are compared with.
-        precision: "float32", "bfloat16" or "float16" of the ImgNets on a GPU; "auto" takes bfloat16 on a GPU that has
-            it. The CPU always computes in float32.
-        num_workers: Processes that decode images.
-        seed: Of everything random.
-    """
-
-    epochs: int = 20
-    batch_size: int = 64
-    peak_lr: float = 2e-3
-    weight_decay: float = 1e-4
-    label_lr: float = 1e-3
-    label_batch: int = 256
-    label_pretraining: int = 400
-    label_steps: int = 20
-    bank_columns: int = 1024
-    precision: str = "auto"
-    num_workers: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse schedules that cannot run."""
-        lowest = {"epochs": 1, "batch_size": 2, "label_batch": 2, "bank_columns": 1}
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < lowest.get(name, 0):
-                raise ValueError(f"{name}: expected at least {lowest.get(name, 0)}, got {value}")
-            if isinstance(value, float) and not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    @classmethod
-    def default(cls, objective: str, **changes: Any) -> TrainingConfig:
-        """Return the schedule that goes with an objective, with the given fields changed."""
-        own = {"batch_size": 128, "peak_lr": 3e-3} if objective == PosteriorConfig.name else {}
-        return cls(**own | changes)
+from adsq.schedule import Objective, TrainingConfig, make_objective
 
 
 class Trainer:
@@ -192,7 +122,7 @@ class Trainer:
 
     def _join(self) -> None:
         """Make sure that all processes are about to do the same, from the same weights."""
-        if world_size() == 1:
+        if distributed.world_size() == 1:
             return
         facts: dict[str, Any] = {"objective": self.objective.name, "epoch": self.epoch}
         for settings in (self.objective, self.config, self.augmentation, self.model.config):
@@ -200,9 +130,11 @@ class Trainer:
         for name, values in {"indices": self.indices, "labels": self.labels}.items():
             content = values.cpu().contiguous().numpy().data
             facts[name] = f"{list(values.shape)} with SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
-        check_same(gather_objects(facts))
-        synchronize_batch_norm(self.model, self.device)
-        copy_from_first([*self.model.state_dict().values(), *self.steps.parameters.values(), self.codes, *self.banks])
+        distributed.check_same(distributed.gather_objects(facts))
+        distributed.synchronize_batch_norm(self.model, self.device)
+        distributed.copy_from_first(
+            [*self.model.state_dict().values(), *self.steps.parameters.values(), self.codes, *self.banks]
+        )
 
     def _measure_pixels(self) -> None:
         """Set the model's pixel mean and deviation from up to 5,000 training images."""
@@ -213,7 +145,7 @@ class Trainer:
             pixels = images.double() / 255
             moments = (torch.ones_like(pixels), pixels, pixels.square())
             sums += torch.stack([moment.sum(dim=(0, 2, 3)) for moment in moments])
-        sums = total(sums.to(self.device)).cpu()
+        sums = distributed.total(sums.to(self.device)).cpu()
         mean = sums[1] / sums[0]
         deviation = (sums[2] / sums[0] - mean.square()).clamp(min=0).sqrt()
         self.model.pixel_mean.copy_(mean)
@@ -292,7 +224,7 @@ class Trainer:
         self.scaler.scale(parts.sum()).backward()
         # Before the scaler looks for infinite gradients: then all processes find the same.
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
-        values = total_gradients(weights, parts.detach(), alike)
+        values = distributed.total_gradients(weights, parts.detach(), alike)
         self.scaler.step(optimizer)
         self.scaler.update()
         return dict(zip(terms, values.unbind(), strict=True))
@@ -336,6 +268,6 @@ class Trainer:
         Each process drops out of its own images, so each draws something else.
         """
         with torch.random.fork_rng():
-            key = key if rank() == 0 else (*key, rank())
+            key = key if distributed.rank() == 0 else (*key, distributed.rank())
             torch.manual_seed(self.generator("global", *key).initial_seed() % 2**63)
             yield

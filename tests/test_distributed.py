@@ -72,7 +72,10 @@ def found(request: Any, alone: dict[str, Any], tmp_path_factory: pytest.TempPath
     """Give what `distributed_cases.work` found on each rank, and the folder in which the processes were then killed."""
     world_size, folder = request.param, tmp_path_factory.mktemp("several")
     shutil.copytree(alone["folder"], folder, dirs_exist_ok=True)
-    processes = multiprocessing.spawn(work, (world_size, folder), nprocs=world_size, join=False)
+    # Forked from a process that has imported everything and done nothing.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["adsq.checkpoint", "adsq.encoding"])
+    options: dict[str, Any] = {"nprocs": world_size, "join": False, "start_method": "forkserver"}
+    processes = multiprocessing.start_processes(work, (world_size, folder), **options)
     deadline = time.monotonic() + LIMIT
     try:
         with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
