@@ -97,11 +97,13 @@ def encode_in_parts(
     if found is None and rank() == 0:
         _prepare(folder, wanted, shape)
     meet()
-    codes = np.memmap(folder / _CODES, np.uint8, "r+", shape=shape) if len(items) else np.empty(shape, np.uint8)
-    starts = _missing(_done(folder), len(items), batch_size)
+    if not len(items):  # which cannot be mapped
+        return torch.empty(shape, dtype=torch.uint8)
+    codes = np.memmap(folder / _CODES, np.uint8, "r+", shape=shape)
+    missing = _missing(_done(folder), len(items), batch_size)
     meet()  # what is missing must be found before anyone adds to what is done
-    starts = starts[Share.of(len(starts)).own]
-    rows = (starts[:, None] + np.arange(batch_size)).ravel()
+    missing = missing[Share.of(len(missing)).own]
+    rows = (missing[:, None] + np.arange(batch_size)).ravel()
     own = items[torch.from_numpy(rows[rows < len(items)])]
 
     def report() -> None:
@@ -109,30 +111,21 @@ def encode_in_parts(
             done = _done(folder)
             progress(int((done[:, 1] - done[:, 0]).sum()))
 
+    report()
     with (folder / f"done-{secrets.token_hex(6)}").open("w") as log:
-
-        def mark(first: int, stop: int) -> None:
-            if isinstance(codes, np.memmap) and first < stop:
-                codes.flush()
-                log.write(f"{first} {stop}\n")
-                log.flush()
-                os.fsync(log.fileno())
-            report()
-
-        report()
-        first = stop = 0
-        marked = time.monotonic()
         steps = model.encode_batches(dataset, own, kind=kind, batch_size=batch_size, num_workers=num_workers)
-        for start, packed in zip(starts.tolist(), steps, strict=True):
-            if start != stop:  # the rows between are done
-                mark(first, stop)
-                first = start
+        marked, first = time.monotonic(), None
+        for start, packed in zip(missing.tolist(), steps, strict=True):
+            first = start if first is None else first
             stop = start + len(packed)
             codes[start:stop] = packed.numpy()
-            if time.monotonic() - marked > SECONDS_A_MARK:
-                mark(first, stop)
-                first, marked = stop, time.monotonic()
-        mark(first, stop)
+            if start == missing[-1] or time.monotonic() - marked > SECONDS_A_MARK:
+                codes.flush()
+                log.write(f"{first} {stop}\n")  # what lies between two batches was done before
+                log.flush()
+                os.fsync(log.fileno())
+                report()
+                marked, first = time.monotonic(), None
     meet(report, _POLL)
     return torch.from_numpy(codes)
 
@@ -148,6 +141,8 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 
 def _prepare(folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
     folder.mkdir(exist_ok=True)
+    for log in folder.glob("done-*"):
+        log.unlink()
     with (folder / _CODES).open("wb") as file:
         if shape[0]:
             os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1])  # a full disk shows now, not as a crash in a map

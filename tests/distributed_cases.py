@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -187,11 +188,9 @@ def items(count: int) -> Tensor:
 
 def encode(folder: Path, count: int, dataset: ImageDataset | None = None, **options: Any) -> Tensor:
     """Encode by all processes, noting each batch."""
-    encoding.SECONDS_A_MARK = 0.0
-    dataset = dataset or pictures(50)
-    return encoding.encode_in_parts(
-        encoder(), dataset, items(count), folder, **{"batch_size": 5, "kind": "f"} | options
-    ).clone()
+    dataset, options = dataset or pictures(50), {"batch_size": 5, "kind": "f"} | options
+    with patch.object(encoding, "SECONDS_A_MARK", 0.0):
+        return encoding.encode_in_parts(encoder(), dataset, items(count), folder, **options).clone()
 
 
 def said(function: Callable[[], Any]) -> str:

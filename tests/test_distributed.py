@@ -17,6 +17,7 @@ from torch import multiprocessing
 
 from adsq.checkpoint import load_trainer, save_checkpoint
 from adsq.distributed import Share
+from adsq.encoding import encode_in_parts
 from adsq.training import Trainer
 from distributed_cases import (
     BATCH,
@@ -236,10 +237,36 @@ def test_a_folder_that_was_not_ready_is_made_anew(tmp_path: Path) -> None:
     folder = tmp_path / "codes"
     folder.mkdir()
     (folder / "codes").write_bytes(b"x")
+    (folder / "done-x").write_text("0 7\n")
     assert torch.equal(encode(folder, 7), encoder().encode(pictures(50), items(7), kind="f", batch_size=5))
     (folder / "about.json").write_text("{")
     with pytest.raises(ValueError, match="codes: expected a work folder of adsq encode"):
         encode(folder, 7)
+
+
+def test_codes_of_something_else_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "codes"
+    codes = encode(folder, 37, facts={"data": {"source": "pictures", "size": (1, 2)}})
+    other = encoder()
+    torch.nn.init.zeros_(other.img_net_f.hashing.bias)
+    for model, which, facts, name in (
+        (other, items(37), {}, "model"),
+        (encoder(), items(37).flip(0), {}, "items"),
+        (encoder(), items(37), {"data": {"source": "pictures", "size": (2, 2)}}, "data"),
+        (encoder(), items(36), {}, "rows"),
+    ):
+        facts = {"data": {"source": "pictures", "size": (1, 2)}} | facts
+        with pytest.raises(ValueError, match=f"codes: holds unfinished codes with {name} .*, expected .* delete"):
+            encode_in_parts(model, pictures(50), which, folder, kind="f", batch_size=5, facts=facts)
+    assert torch.equal(encode(folder, 37, facts={"data": {"source": "pictures", "size": (1, 2)}}), codes)
+
+
+def test_rows_are_noted_now_and_then(tmp_path: Path) -> None:
+    told: list[int] = []
+    encode_in_parts(encoder(), pictures(50), items(37), tmp_path / "codes", batch_size=5, progress=told.append)
+    assert told == [0, 37], "in much less than SECONDS_A_MARK"
+    (log,) = (tmp_path / "codes").glob("done-*")
+    assert log.read_text() == "0 37\n"
 
 
 @pytest.mark.parametrize("count", range(9))
