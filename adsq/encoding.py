@@ -144,8 +144,10 @@ def _prepare(folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> Non
     for log in folder.glob("done-*"):
         log.unlink()
     with (folder / _CODES).open("wb") as file:
-        if shape[0]:
-            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1])  # a full disk shows now, not as a crash in a map
+        try:  # a full disk shows now, and not as a crash in a map
+            os.posix_fallocate(file.fileno(), 0, max(1, shape[0] * shape[1]))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         os.fsync(file.fileno())
     write_text(folder / _ABOUT, json.dumps(about, indent=1))  # last: with it the folder counts
 

@@ -234,7 +234,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     rendezvous = f"file://{folder / 'rendezvous'}"
     dist.init_process_group(
-        "gloo", init_method=rendezvous, rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+        "gloo", init_method=rendezvous, rank=rank, world_size=world_size, timeout=timedelta(seconds=120)
     )
     found: dict[Any, Any] = {"gather": {count: gathered(count) for count in COUNTS}}
     found["pairs"] = {(count, balanced): paired(count, balanced) for count in COUNTS for balanced in (True, False)}
