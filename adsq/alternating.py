@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from adsq.distributed import Share
 from adsq.kernels import sign_quantization_loss
 from adsq.monitoring import TermLog
 from adsq.objective import LabelTargets, ObjectiveConfig, img_net_terms, label_net_terms
@@ -52,26 +53,36 @@ class Alternating:
         self._targets = self._label_targets() if self.objective.uses_label_net else None
 
     def step(self, positions: Tensor, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of each ImgNet on its own view of the batch, then new shared codes for the batch."""
+        """One step of each ImgNet on its own view of the batch, then new shared codes for the batch.
+
+        Args:
+            positions: Which of the training images the batch has, [m].
+            images: Those of this process's share.
+            generator: What to draw from, the same on all processes.
+
+        Returns:
+            The terms of the whole batch.
+        """
         trainer, targets = self.trainer, self._targets
+        share = Share.of(len(positions))
         labels, codes = trainer.labels[positions], trainer.codes[positions]
         columns = torch.randperm(len(trainer.indices), generator=generator)[: trainer.config.bank_columns]
         columns = columns.to(trainer.device)
         terms: dict[str, Tensor] = {}
         relaxed = []
         for which, (net, optimizer) in enumerate(zip(trainer.nets, self.optimizers[1:], strict=True)):
-            view = trainer.model.normalize(trainer.augmentation(images, generator))
+            view = trainer.model.normalize(trainer.augmentation(images, generator, share))
             with trainer.autocast():
                 semantic, hashing = net(view)
             semantic, hashing = semantic.float(), hashing.float()
             bank = trainer.banks[-1 - which][columns]  # the other net's; with one net, its own
             bank_labels = trainer.labels[columns]
-            own = img_net_terms(semantic, hashing, labels, codes, bank, bank_labels, targets, self.objective)
-            trainer.descend(own, optimizer)
+            own = img_net_terms(semantic, hashing, labels, codes, bank, bank_labels, targets, self.objective, share)
+            values = trainer.descend(own, optimizer)
             self.schedulers[which].step()
-            terms |= {f"{'fg'[which]}_{name}": term.detach() for name, term in own.items()}
-            trainer.banks[which][positions] = hashing.detach()
-            relaxed.append(hashing.detach())
+            terms |= {f"{'fg'[which]}_{name}": value for name, value in values.items()}
+            relaxed.append(share.gather(hashing.detach()))
+            trainer.banks[which][positions] = relaxed[-1]
         anchor = targets.hashing[trainer.row_of[positions]] if targets is not None else None
         weight = self.objective.anchor_weight
         trainer.codes[positions] = sign_quantization_loss(*relaxed, anchor=anchor, anchor_weight=weight)[1]
@@ -83,7 +94,10 @@ class Alternating:
             self._train_label_net(self.trainer.config.label_steps, log, generator)
 
     def _train_label_net(self, steps: int, log: TermLog | None, generator: torch.Generator) -> None:
-        """Train LabelNet on random training labels; against the shared codes too once there is a log of an epoch."""
+        """Train LabelNet on random training labels; against the shared codes too once there is a log of an epoch.
+
+        It is so small that every process trains it on the whole batch.
+        """
         trainer = self.trainer
         reads = log or trainer.new_log(0)
         for _ in range(steps):
@@ -93,8 +107,7 @@ class Alternating:
             semantic, hashing = trainer.model.label_net(trainer.label_rows(labels))
             codes = trainer.codes[drawn] if log is not None else None
             terms = label_net_terms(semantic, hashing, labels, codes, self.objective)
-            trainer.descend(terms, self.optimizers[0])
-            reads.add({name: term.detach() for name, term in terms.items()}, new_step=False)
+            reads.add(trainer.descend(terms, self.optimizers[0], alike=True), new_step=False)
         reads.read()
 
     @torch.no_grad()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adsq.distributed import Share
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -20,14 +22,16 @@ class Augmentation:
     shift: int = 0
     flip: bool = False
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Return shifted and flipped copies of images, [n, C, H, W] of any dtype, in channels-last memory format.
 
         Args:
             images: The batch; it is not changed.
             generator: A CPU generator, so that every device draws the same.
+            share: Which images of a batch these are, where other processes have the rest; all draw for the whole batch.
         """
-        n, _, height, width = images.shape
+        share = share or Share((len(images),))
+        n, (height, width) = share.count, images.shape[2:]
         rows = torch.arange(height).expand(n, -1)
         columns = torch.arange(width).expand(n, -1)
         if self.flip:
@@ -39,8 +43,8 @@ class Augmentation:
             columns = (columns + shifts[1]).clamp(0, width - 1)
         if not self.flip and not self.shift:
             return images
-        batch = torch.arange(n, device=images.device).view(n, 1, 1)
-        rows, columns = rows.to(images.device), columns.to(images.device)
+        batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+        rows, columns = (share.own_rows(places).to(images.device) for places in (rows, columns))
         return images.permute(0, 2, 3, 1)[batch, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
 
     @classmethod

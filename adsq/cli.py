@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-app = typer.Typer(
-    help="Learn and search binary codes of images.",
-    epilog="Exit codes: 0 done, 1 input or machine not as needed, 2 wrong use, 3 a defect of adsq, 130 Ctrl-C.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-out, err = Console(), Console(stderr=True)
-_debug = False
+from adsq._command import app, command, out
 
 DATA_HELP = (
     "digits, fashion-mnist, cifar10, nuswide, imagenet100, list (train.txt, test.txt, database.txt), a folder of class "
@@ -34,41 +22,7 @@ Workers = Annotated[int, typer.Option(help="Processes that decode images.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
-def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose help ends with an example and whose errors are one line."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def run(*args: Any, **options: Any) -> None:
-            try:
-                function(*args, **options)
-            except KeyboardInterrupt:
-                err.print("stopped; files written so far are whole")
-                raise typer.Exit(130) from None
-            except (ValueError, OSError, ArithmeticError, ImportError, NotImplementedError) as error:
-                if _debug:
-                    raise
-                err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-                raise typer.Exit(1) from None
-            except Exception as error:
-                if _debug or isinstance(error, typer.Exit):
-                    raise
-                err.print(f"[red]defect:[/red] {type(error).__name__}: {escape(str(error))}", soft_wrap=True)
-                err.print("Please report it with the traceback that --debug shows.")
-                raise typer.Exit(3) from None
-
-        return app.command(epilog=f"Example: {example}")(run)
-
-    return register
-
-
-@app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
-    global _debug
-    _debug = debug
-
-
-@command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion")
+@command("adsq train --data fashion-mnist --root ~/fashion --bits 32 --out runs/fashion", together=True)
 def train(
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "digits",
     root: Annotated[Path | None, typer.Option(help="Folder of the files of a named data set.")] = None,
@@ -100,11 +54,12 @@ def train(
     workers: Workers = 0,
 ) -> None:
     """Train ADSQ on images."""
-    from adsq import workflow
+    from adsq import distributed, workflow
     from adsq.data import default_protocol, load, make_split
     from adsq.networks import ModelConfig
     from adsq.training import TrainingConfig, make_objective
 
+    distributed.start()
     target = workflow.choose_device(device)
     if resume:
         if out_folder is None:
@@ -112,15 +67,16 @@ def train(
         trainer = workflow.resume(out_folder, epochs=epochs, device=target)
         folder = out_folder
     else:
-        dataset = load(
-            data,
-            root=root,
-            image_size=image_size,
-            download=download,
-            classes=classes,
-            lists=lists,
-            drop_missing=drop_missing,
-        )
+        with distributed.first_alone(download):
+            dataset = load(
+                data,
+                root=root,
+                image_size=image_size,
+                download=download,
+                classes=classes,
+                lists=lists,
+                drop_missing=drop_missing,
+            )
         out.print(f"read {escape(dataset.in_words())}", soft_wrap=True, highlight=False)
         split = make_split(dataset, protocol or default_protocol(dataset), seed)
         out.print(f"split {escape(split.in_words())}", soft_wrap=True, highlight=False)
@@ -157,7 +113,7 @@ def train(
     out.print(f"next: adsq evaluate {escape(str(folder))}")
 
 
-@command("adsq encode runs/digits-32 --images database")
+@command("adsq encode runs/digits-32 --images database", together=True)
 def encode(
     run: Run,
     images: Annotated[str, typer.Option(help="database, query, training or all.")] = "database",
@@ -168,12 +124,12 @@ def encode(
     workers: Workers = 0,
 ) -> None:
     """Encode images of a run's data set to packed codes."""
-    from adsq import workflow
+    from adsq import distributed, workflow
 
+    distributed.start()
     loaded = workflow.open_run(run, workflow.choose_device(device))
-    codes = workflow.encode(loaded, images, kind, batch_size=batch_size, num_workers=workers)
     path = out_file or (run if run.is_dir() else run.parent) / workflow.CODES_FILE
-    workflow.write_codes(path, codes, run)
+    codes = workflow.encode_to_file(path, loaded, run, images, kind, batch_size=batch_size, num_workers=workers)
     out.print(f"wrote {len(codes.packed):,} codes of {codes.about['num_bits']} bits to {escape(str(path))}")
 
 
@@ -301,3 +257,7 @@ def main() -> None:
     """Run the command line; --debug may stand anywhere in it."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     app(["--debug"] * (len(arguments) < len(sys.argv) - 1) + arguments)
+
+
+if __name__ == "__main__":  # torchrun -m adsq.cli
+    main()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from adsq.distributed import Share
 from adsq.monitoring import TermLog
 from adsq.posterior import (
     Mixture,
     PosteriorConfig,
-    hamming_loss,
+    hamming_guidance_loss,
     hamming_terms,
     label_logits,
     pair_targets,
@@ -66,39 +67,53 @@ class Joint:
         return first + (last - first) * scheduler.last_epoch / scheduler.total_steps
 
     def step(self, positions: Tensor, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of all streams; each ImgNet has its own view of the batch."""
+        """One step of all streams; each ImgNet has its own view of the batch.
+
+        Args:
+            positions: Which of the training images the batch has, [m].
+            images: Those of this process's share.
+            generator: What to draw from, the same on all processes.
+
+        Returns:
+            The terms of the whole batch.
+        """
         trainer, objective, slope = self.trainer, self.objective, self.slope()
-        rows = self._rows[positions]
-        mixture = Mixture.draw(len(rows), generator, trainer.device) if self.mixing else None
+        share = Share.of(len(positions))
+        pairs = share.times(2) if self.mixing else share
+        batch_rows = self._rows[positions]
+        rows = share.own_rows(batch_rows)
+        mixture = Mixture.draw(share, generator, trainer.device) if self.mixing else None
         if mixture is not None:
-            rows = mixture.append(rows)
+            rows = mixture.append(rows, batch_rows)
         label_semantic = trainer.model.label_net.logits(self._single)[0]
         logits, codes = [], []
         for net in trainer.nets:
-            view = trainer.model.normalize(trainer.augmentation(images, generator))
+            view = trainer.model.normalize(trainer.augmentation(images, generator, share))
             with trainer.autocast():
                 features = net.backbone(view)
-                semantic, hashing = net.heads(features if mixture is None else mixture.append(features))
+                if mixture is not None:
+                    features = mixture.append(features, share.gather(features))
+                semantic, hashing = net.heads(features)
             logits.append(label_logits(semantic.float(), label_semantic, self._prior))
             codes.append(torch.tanh(slope * hashing.float()))
         targets = pair_targets(torch.stack(logits).mean(dim=0), rows, self.exclusive, objective)
         terms: dict[str, Tensor] = {}
         if objective.semantic:
             for which, own in zip("fg", logits, strict=False):
-                loss = semantic_loss(own, rows, self.exclusive, len(positions))
+                loss = semantic_loss(own, rows, self.exclusive, len(images), share.count)
                 terms[f"{which}_semantic"] = objective.semantic * loss
-        terms |= hamming_terms(codes, targets, self.parameters["scale"], self.parameters["bias"], objective)
+        terms |= hamming_terms(codes, targets, self.parameters["scale"], self.parameters["bias"], objective, pairs)
         if objective.hamming_guidance:
-            terms |= self._hamming_guidance(codes, targets, slope)
-        trainer.descend(terms, self.optimizers[0])
+            terms |= self._hamming_guidance(codes, targets, slope, pairs)
+        values = trainer.descend(terms, self.optimizers[0])
         self.schedulers[0].step()
-        relaxed = [own[: len(positions)].detach() for own in codes]
+        relaxed = [share.gather(own[: len(images)].detach()) for own in codes]
         for bank, own in zip(trainer.banks, relaxed, strict=False):
             bank[positions] = own
         trainer.codes[positions] = torch.where(torch.stack(relaxed).sum(dim=0) >= 0, 1.0, -1.0)
-        return {name: term.detach() for name, term in terms.items()}
+        return values
 
-    def _hamming_guidance(self, codes: list[Tensor], targets: Tensor, slope: float) -> dict[str, Tensor]:
+    def _hamming_guidance(self, codes: list[Tensor], targets: Tensor, slope: float, pairs: Share) -> dict[str, Tensor]:
         """Return (HL): codes of images against LabelNet's codes of the distinct label rows."""
         trainer, objective = self.trainer, self.objective
         labels, counts = trainer.distinct
@@ -108,7 +123,9 @@ class Joint:
         terms = {}
         for which, own in zip("fg", codes, strict=False):
             scale, bias = self.parameters["scale"], self.parameters["bias"]
-            loss = hamming_loss(own, label_codes, targets, label_targets, scale, bias, objective, counts)
+            loss = hamming_guidance_loss(
+                own, label_codes, targets, label_targets, scale, bias, objective, counts, pairs
+            )
             terms[f"{which}_hamming_guidance"] = objective.hamming_guidance * loss
         return terms
 

@@ -173,6 +173,18 @@ class ADSQ(nn.Module):
         return torch.stack([net(inputs)[1].float() for net in nets]).sum(dim=0)
 
     @torch.no_grad()
+    def encode_batches(
+        self, dataset: ImageDataset, indices: Tensor, *, kind: str = "average", batch_size: int, num_workers: int = 0
+    ) -> Iterator[Tensor]:
+        """Encode as `encode` does, a batch at a time: yields packed codes, uint8 [B, ceil(K / 8)], on the CPU."""
+        was_training = self.training
+        self.eval()
+        try:
+            for images in batches(dataset, indices, batch_size, num_workers):
+                yield pack_codes(self.relaxed_codes(images, kind)).cpu()
+        finally:
+            self.train(was_training)
+
     def encode(
         self,
         dataset: ImageDataset,
@@ -197,12 +209,6 @@ class ADSQ(nn.Module):
             Packed codes, uint8 [n, ceil(K / 8)], on the CPU.
         """
         indices = torch.arange(len(dataset)) if indices is None else indices
-        was_training = self.training
-        self.eval()
-        try:
-            steps = batches(dataset, indices, batch_size, num_workers)
-            steps = progress(steps) if progress is not None else steps
-            packed = [pack_codes(self.relaxed_codes(images, kind)).cpu() for images in steps]
-        finally:
-            self.train(was_training)
+        steps = self.encode_batches(dataset, indices, kind=kind, batch_size=batch_size, num_workers=num_workers)
+        packed = list(steps if progress is None else progress(steps))
         return torch.cat(packed) if packed else torch.empty((0, (self.config.num_bits + 7) // 8), dtype=torch.uint8)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from adsq.distributed import Share
 from adsq.kernels import mean_pairwise_similarity, pairwise_similarity_loss, sign_quantization_loss
 
 
@@ -90,17 +91,22 @@ def pair_loss(
     scale: float | None,
     config: ObjectiveConfig,
     column_weights: Tensor | None = None,
+    share: Share | None = None,
 ) -> Tensor:
-    """Return N(U, V; S, t): the pair loss, balanced if so configured."""
+    """Return N(U, V; S, t): the pair loss, balanced if so configured.
+
+    With a share, `u` has the own rows of a batch and `labels_u` the labels of all: the loss is the own part.
+    """
+    share = share or Share((len(u),))
     positive: float | Tensor = 1.0
     negative: float | Tensor = 1.0
     if config.balanced:
         p = mean_pairwise_similarity(labels_u, labels_v, config.similarity, column_weights).clamp(1e-3, 1 - 1e-3)
         positive, negative = 0.5 / p, 0.5 / (1 - p)
-    return pairwise_similarity_loss(
+    loss = pairwise_similarity_loss(
         u,
         v,
-        labels_u,
+        share.own_rows(labels_u),
         labels_v,
         similarity=config.similarity,
         form=config.form,
@@ -109,6 +115,7 @@ def pair_loss(
         negative_weight=negative,
         column_weights=column_weights,
     )
+    return share.part(loss)
 
 
 def label_net_terms(
@@ -149,34 +156,38 @@ def img_net_terms(
     bank_labels: Tensor,
     targets: LabelTargets | None,
     config: ObjectiveConfig,
+    share: Share | None = None,
 ) -> dict[str, Tensor]:
-    """Return one ImgNet's weighted terms on a batch.
+    """Return one ImgNet's weighted terms on a batch, or the own part of them.
 
     Args:
-        semantic: The net's semantic features f, [n, d].
-        hashing: The net's relaxed codes U, [n, K].
-        labels: The batch's labels, class ids [n] or rows [n, C].
-        codes: Shared codes B of the batch's images, [n, K].
-        bank: Relaxed codes of the other ImgNet on m training images, [m, K], held constant.
+        semantic: The net's semantic features f of the own images, [n, d].
+        hashing: The net's relaxed codes U of the own images, [n, K].
+        labels: The batch's labels, class ids [m] or rows [m, C].
+        codes: Shared codes B of the batch's images, [m, K].
+        bank: Relaxed codes of the other ImgNet on some training images, [M, K], held constant.
         bank_labels: Their labels.
         targets: LabelNet's view of the distinct label rows; None without LabelNet.
         config: The weights.
+        share: How the batch is spread over the processes; by default the own images are all.
 
     Returns:
         Scalars by name; their sum is the loss.
     """
+    share = share or Share((len(labels),))
     terms: dict[str, Tensor] = {}
     if config.asymmetric:
-        loss = pair_loss(hashing, bank, labels, bank_labels, config.hamming_scale, config)
+        loss = pair_loss(hashing, bank, labels, bank_labels, config.hamming_scale, config, None, share)
         terms["asymmetric"] = config.asymmetric * loss
     if targets is not None and config.semantic_guidance:
         scale = config.semantic_scale / semantic.shape[1]
-        loss = pair_loss(semantic, targets.semantic, labels, targets.labels, scale, config, targets.counts)
+        loss = pair_loss(semantic, targets.semantic, labels, targets.labels, scale, config, targets.counts, share)
         terms["semantic_guidance"] = config.semantic_guidance * loss
     if targets is not None and config.hamming_guidance:
         signs = torch.where(targets.hashing >= 0, 1.0, -1.0).to(hashing.dtype)
-        loss = pair_loss(hashing, signs, labels, targets.labels, config.hamming_scale, config, targets.counts)
+        loss = pair_loss(hashing, signs, labels, targets.labels, config.hamming_scale, config, targets.counts, share)
         terms["hamming_guidance"] = config.hamming_guidance * loss
     if config.quantization:
-        terms["quantization"] = config.quantization * sign_quantization_loss(hashing, codes=codes)[0]
+        loss = share.part(sign_quantization_loss(hashing, codes=share.own_rows(codes))[0])
+        terms["quantization"] = config.quantization * loss
     return terms

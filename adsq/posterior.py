@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
+from adsq.distributed import Share, total
 from adsq.kernels import mean_pairwise_similarity, pairwise_similarity_loss, sign_quantization_loss
 
 
@@ -69,17 +70,18 @@ class Mixture(NamedTuple):
     """Which images of a batch are mixed, and in which shares."""
 
     share: Tensor  # lambda, [m, 1]
-    partner: Tensor  # sigma, a permutation of 0..m-1
+    partner: Tensor  # sigma, a permutation of 0..m-1; or the rows of one process of it
 
     @classmethod
-    def draw(cls, size: int, generator: torch.Generator, device: torch.device) -> Mixture:
-        """Draw lambda from U(0, 1) and sigma, the same on every device."""
-        share = torch.rand((size, 1), generator=generator)
-        return cls(share.to(device), torch.randperm(size, generator=generator).to(device))
+    def draw(cls, rows: Share, generator: torch.Generator, device: torch.device) -> Mixture:
+        """Draw lambda from U(0, 1) and sigma, the same on every device; keep those of the own rows."""
+        share = torch.rand((rows.count, 1), generator=generator)
+        partner = torch.randperm(rows.count, generator=generator)
+        return cls(rows.own_rows(share).to(device), rows.own_rows(partner).to(device))
 
-    def append(self, rows: Tensor) -> Tensor:
-        """Return the rows and, below them, their mixtures: [m, .] -> [2 m, .]."""
-        return torch.cat([rows, self.share * rows + (1 - self.share) * rows[self.partner]])
+    def append(self, rows: Tensor, whole: Tensor) -> Tensor:
+        """Return the own rows and, below them, their mixtures with rows of the whole batch: [m, .] -> [2 m, .]."""
+        return torch.cat([rows, self.share * rows + (1 - self.share) * whole[self.partner]])
 
 
 def label_logits(semantic: Tensor, label_semantic: Tensor, prior: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ def prior_logits(rows: Tensor, exclusive: bool) -> Tensor:
     return share.log() if exclusive else share.logit()
 
 
-def semantic_loss(logits: Tensor, rows: Tensor, exclusive: bool, images: int) -> Tensor:
+def semantic_loss(logits: Tensor, rows: Tensor, exclusive: bool, images: int, batch: int | None = None) -> Tensor:
     """Return (S): the cross entropy of label rows, of images (weight 1/2 beside mixtures) and of mixtures.
 
     Args:
@@ -101,14 +103,16 @@ def semantic_loss(logits: Tensor, rows: Tensor, exclusive: bool, images: int) ->
         rows: Label rows, [n, C]; those of mixtures are mixed.
         exclusive: Whether each image has one label: softmax, and sigmoids otherwise.
         images: How many of the rows are images; the others are mixtures.
+        batch: How many images all processes have, by default these; the loss is then the part of the own ones.
     """
     if exclusive:
         losses = cross_entropy(logits, rows, reduction="none")
     else:
         losses = binary_cross_entropy_with_logits(logits, rows, reduction="none").sum(dim=1)
+    batch = images if batch is None else batch
     if len(rows) == images:
-        return losses.mean()
-    return 0.5 * losses[:images].mean() + losses[images:].mean()
+        return losses.sum() / batch
+    return 0.5 * (losses[:images].sum() / batch) + losses[images:].sum() / batch
 
 
 def pair_targets(logits: Tensor, rows: Tensor, exclusive: bool, config: PosteriorConfig) -> Tensor:
@@ -119,7 +123,54 @@ def pair_targets(logits: Tensor, rows: Tensor, exclusive: bool, config: Posterio
     return normalize(targets) if config.similarity == "cosine" else targets
 
 
-def hamming_loss(
+def balance(p: Tensor) -> dict[str, Tensor]:
+    """Return the weights with which similar and dissimilar pairs count the same in sum, p the share of similar ones."""
+    p = p.clamp(1e-3, 1 - 1e-3)
+    return {"positive_weight": 0.5 / p, "negative_weight": 0.5 / (1 - p)}
+
+
+class Pairs:
+    """The pairs i != j of a batch: i runs over the own images, j over those of all processes.
+
+    Args:
+        targets: Rows of `pair_targets` of the own images and mixtures, [n, C].
+        config: Whether to balance.
+        share: How images and mixtures are spread over the processes; by default these are all.
+    """
+
+    def __init__(self, targets: Tensor, config: PosteriorConfig, share: Share | None = None) -> None:
+        self.targets = targets
+        self.share = share = share or Share((len(targets),))
+        n, m = len(targets), share.count
+        self._all_pairs = max(1, m * (m - 1))
+        whole = share.gather(targets)
+        self._other_targets = share.other_rows(whole) if share.several else None
+        self._weights: dict[str, Tensor] = {}
+        if config.balanced:
+            p = mean_pairwise_similarity(targets, whole, "dot")
+            diagonal = (targets * targets).sum(dim=1).clamp(0, 1).sum()
+            self._weights = balance(total(n * m * p - diagonal) / self._all_pairs)
+
+    def loss(self, u: Tensor, v: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        """Return the own part of (H): the likelihood of targets T under logits a u_i.v_j / K + c0.
+
+        Args:
+            u: Relaxed codes of the own images and mixtures, [n, K].
+            v: Relaxed codes of those of all processes, [m, K], as `Share.gather` gives them.
+            scale: a, a scalar.
+            bias: c0, a scalar.
+        """
+        options: dict[str, Any] = {"similarity": "dot", "scale": scale / u.shape[1], "bias": bias, **self._weights}
+        own = self.share.own_rows(v)
+        loss = pairwise_similarity_loss(u, own, self.targets, self.targets, exclude_diagonal=True, **options)
+        if self._other_targets is None:
+            return loss
+        n, others = len(u), self.share.other_rows(v)
+        across = pairwise_similarity_loss(u, others, self.targets, self._other_targets, **options)
+        return (n * (n - 1) * loss + n * len(others) * across) / self._all_pairs
+
+
+def hamming_guidance_loss(
     u: Tensor,
     v: Tensor,
     targets_u: Tensor,
@@ -127,32 +178,27 @@ def hamming_loss(
     scale: Tensor,
     bias: Tensor,
     config: PosteriorConfig,
-    column_weights: Tensor | None = None,
+    column_weights: Tensor,
+    share: Share | None = None,
 ) -> Tensor:
-    """Return (H): the likelihood of targets T under logits a u_i.v_j / K + c0, without pairs of an image with itself.
+    """Return the own part of (HL): the likelihood of targets T under logits a u_i.v_j / K + c0.
 
     Args:
-        u: Relaxed codes, [n, K].
-        v: Relaxed codes, [m, K]: of the same images, or of label rows where there are column weights.
+        u: Relaxed codes of the own images and mixtures, [n, K].
+        v: Relaxed codes of label rows, [m, K].
         targets_u: Rows of `pair_targets` of u, [n, C].
         targets_v: Those of v, [m, C].
         scale: a, a scalar.
         bias: c0, a scalar.
         config: Whether to balance.
-        column_weights: How many images have a label row, [m]; None where u and v are codes of the same images.
+        column_weights: How many images have a label row, [m].
+        share: How images and mixtures are spread over the processes; by default these are all.
     """
-    same = column_weights is None
-    positive: float | Tensor = 1.0
-    negative: float | Tensor = 1.0
+    share = share or Share((len(u),))
+    weights: dict[str, Any] = {}
     if config.balanced:
-        p = mean_pairwise_similarity(targets_u, targets_v, "dot", column_weights)
-        if same:  # leave out the diagonal
-            n = len(targets_u)
-            own = (targets_u * targets_v).sum(dim=1).clamp(0, 1).sum()
-            p = (n * n * p - own) / (n * (n - 1))
-        p = p.clamp(1e-3, 1 - 1e-3)
-        positive, negative = 0.5 / p, 0.5 / (1 - p)
-    return pairwise_similarity_loss(
+        weights = balance(total(share.part(mean_pairwise_similarity(targets_u, targets_v, "dot", column_weights))))
+    loss = pairwise_similarity_loss(
         u,
         v,
         targets_u,
@@ -160,36 +206,42 @@ def hamming_loss(
         similarity="dot",
         scale=scale / u.shape[1],
         bias=bias,
-        positive_weight=positive,
-        negative_weight=negative,
         column_weights=column_weights,
-        exclude_diagonal=same,
+        **weights,
     )
+    return share.part(loss)
 
 
 def hamming_terms(
-    codes: list[Tensor], targets: Tensor, scale: Tensor, bias: Tensor, config: PosteriorConfig
+    codes: list[Tensor],
+    targets: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    config: PosteriorConfig,
+    share: Share | None = None,
 ) -> dict[str, Tensor]:
-    """Return the weighted terms (H) between and within ImgNets, and (Q).
+    """Return the own parts of the weighted terms (H) between and within ImgNets, and (Q).
 
     Args:
-        codes: Relaxed codes of each ImgNet, [n, K] each.
+        codes: Relaxed codes of the own images and mixtures by each ImgNet, [n, K] each.
         targets: Rows of `pair_targets`, [n, C].
         scale: a, a scalar.
         bias: c0, a scalar.
         config: The weights.
+        share: How images and mixtures are spread over the processes; by default these are all.
 
     Returns:
         Scalars by name.
     """
+    share = share or Share((len(targets),))
     terms: dict[str, Tensor] = {}
+    if config.asymmetric or config.symmetric:
+        pairs, wholes = Pairs(targets, config, share), [share.gather(own) for own in codes]
     if config.asymmetric:
-        loss = hamming_loss(codes[0], codes[-1], targets, targets, scale, bias, config)
-        terms["asymmetric"] = config.asymmetric * loss
+        terms["asymmetric"] = config.asymmetric * pairs.loss(codes[0], wholes[-1], scale, bias)
     if config.symmetric and len(codes) == 2:
-        for which, own in zip("fg", codes, strict=True):
-            loss = hamming_loss(own, own, targets, targets, scale, bias, config)
-            terms[f"{which}_symmetric"] = config.symmetric * loss
+        for which, own, whole in zip("fg", codes, wholes, strict=True):
+            terms[f"{which}_symmetric"] = config.symmetric * pairs.loss(own, whole, scale, bias)
     if config.quantization:
-        terms["quantization"] = config.quantization * sign_quantization_loss(*codes)[0]
+        terms["quantization"] = config.quantization * share.part(sign_quantization_loss(*codes)[0])
     return terms

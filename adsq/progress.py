@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
+from adsq.distributed import rank
 from adsq.training import Trainer
 
 console = Console(stderr=True)
@@ -29,7 +30,7 @@ class _Bar(Progress):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or rank() > 0,
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
@@ -57,6 +58,14 @@ def training_bar(trainer: Trainer) -> Iterator[Callable[[int, dict[str, float]],
             bar.update(task, completed=step, description=f"epoch {epoch}/{trainer.config.epochs}", rate=rate)
 
         yield after_step
+
+
+@contextmanager
+def row_bar(description: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar; yields a function that is told how many rows are done."""
+    with _Bar() as bar:
+        task = bar.add_task(description, total=rows)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def batch_bar(description: str, batches: int) -> Callable[[Iterator[Tensor]], Iterator[Tensor]]:

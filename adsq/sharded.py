@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adsq._arrays import as_ids, like
+from adsq.distributed import check_same, gather_objects
 from adsq.index import HammingIndex, Ids
 
 __all__ = ["ShardedHammingIndex"]
@@ -179,21 +180,14 @@ class ShardedHammingIndex:
         """Return the reports of all ranks, or raise on all of them: nobody waits for a rank that has given up."""
         said = None if error is None else f"{type(error).__name__}: {error}"
         arguments = {**arguments, "num_bits": self.index.num_bits}
-        reports: list[Any] = [None] * self._world_size
         mine = _Report(said, arguments, found, self.index._storage.first_id())
-        dist.all_gather_object(reports, mine, group=self.group)
+        reports = gather_objects(mine, self.group)
         for rank, report in enumerate(reports):
             if report.error is not None and error is None:
                 raise RuntimeError(f"rank {rank}: {report.error}")
         if error is not None:
             return reports
-        for name, value in reports[0].arguments.items():
-            for rank, report in enumerate(reports):
-                if report.arguments.get(name) != value:
-                    raise ValueError(
-                        f"{name}: expected the same on all ranks, got {value!r} on rank 0 and "
-                        f"{report.arguments.get(name)!r} on rank {rank}"
-                    )
+        check_same([report.arguments for report in reports])
         # Finding every id that is there twice would take a gather of all; ids by default on every rank show at once.
         holders: dict[int, int] = {}
         for rank, report in enumerate(reports):

@@ -6,86 +6,31 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adsq import distributed
 from adsq.alternating import Alternating
 from adsq.augmentation import Augmentation
 from adsq.data import ImageDataset, batches
+from adsq.distributed import Share
 from adsq.joint import Joint
 from adsq.monitoring import TermLog, code_statistics, collapse_warning
 from adsq.networks import ADSQ, ImgNet
 from adsq.objective import ObjectiveConfig
 from adsq.posterior import PosteriorConfig
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-Objective = ObjectiveConfig | PosteriorConfig
-OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (PosteriorConfig, ObjectiveConfig)}
-
-
-def make_objective(name: str, **fields: Any) -> Objective:
-    """Return the objective of a name, "adsq" or "adsq-likelihood", with the given fields changed."""
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {name!r}")
-    return OBJECTIVES[name](**fields)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The schedule.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images a step.
-        peak_lr: Highest learning rate of the ImgNets' one-cycle schedule (Adam).
-        weight_decay: Of the ImgNets.
-        label_lr: LabelNet's learning rate (Adam).
-        label_batch: Label rows a step of LabelNet.
-        label_pretraining: Steps of LabelNet before the ImgNets start.
-        label_steps: Steps of LabelNet after each epoch.
-        bank_columns: How many random training images the codes of a batch are compared with.
-        precision: "float32", "bfloat16" or "float16" of the ImgNets on a GPU; "auto" takes bfloat16 on a GPU that has
-            it. The CPU always computes in float32.
-        num_workers: Processes that decode images.
-        seed: Of everything random.
-    """
-
-    epochs: int = 20
-    batch_size: int = 64
-    peak_lr: float = 2e-3
-    weight_decay: float = 1e-4
-    label_lr: float = 1e-3
-    label_batch: int = 256
-    label_pretraining: int = 400
-    label_steps: int = 20
-    bank_columns: int = 1024
-    precision: str = "auto"
-    num_workers: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse schedules that cannot run."""
-        lowest = {"epochs": 1, "batch_size": 2, "label_batch": 2, "bank_columns": 1}
-        for name, value in asdict(self).items():
-            if isinstance(value, int) and value < lowest.get(name, 0):
-                raise ValueError(f"{name}: expected at least {lowest.get(name, 0)}, got {value}")
-            if isinstance(value, float) and not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    @classmethod
-    def default(cls, objective: str, **changes: Any) -> TrainingConfig:
-        """Return the schedule that goes with an objective, with the given fields changed."""
-        own = {"batch_size": 128, "peak_lr": 3e-3} if objective == PosteriorConfig.name else {}
-        return cls(**own | changes)
+from adsq.schedule import Objective, TrainingConfig, make_objective
 
 
 class Trainer:
     """Trains an ADSQ model on some images of a data set.
+
+    Where `torch.distributed` has a process group of several ranks, `fit` is collective: all ranks call it with the same
+    arguments, each reads and learns from its share of every batch, and all end with the same weights, banks, codes and
+    history, those of one process up to rounding (docs/method.md, "Several processes"). The backend must serve `device`.
 
     Args:
         model: The model; it is moved to `device` and trained in place.
@@ -161,7 +106,9 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: A term became NaN or infinite.
+            ValueError: The processes' trainers differ in what must be the same.
         """
+        self._join()
         if self.epoch == 0:
             if not self.model.pixel_statistics_known:
                 self._measure_pixels()
@@ -173,14 +120,32 @@ class Trainer:
             if after_epoch is not None:
                 after_epoch(self)
 
+    def _join(self) -> None:
+        """Make sure that all processes are about to do the same, from the same weights."""
+        if distributed.world_size() == 1:
+            return
+        facts: dict[str, Any] = {"objective": self.objective.name, "epoch": self.epoch}
+        for settings in (self.objective, self.config, self.augmentation, self.model.config):
+            facts |= asdict(settings)
+        for name, values in {"indices": self.indices, "labels": self.labels}.items():
+            content = values.cpu().contiguous().numpy().data
+            facts[name] = f"{list(values.shape)} with SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
+        distributed.check_same(distributed.gather_objects(facts))
+        distributed.synchronize_batch_norm(self.model, self.device)
+        distributed.copy_from_first(
+            [*self.model.state_dict().values(), *self.steps.parameters.values(), self.codes, *self.banks]
+        )
+
     def _measure_pixels(self) -> None:
         """Set the model's pixel mean and deviation from up to 5,000 training images."""
         some = self.indices[torch.randperm(len(self.indices), generator=self.generator("pixels"))[:5000]]
+        some = Share.of(len(some)).own_rows(some)
         sums = torch.zeros((3, self.dataset.image_shape[0]), dtype=torch.float64)
         for images in batches(self.dataset, some, 256, self.config.num_workers):
             pixels = images.double() / 255
             moments = (torch.ones_like(pixels), pixels, pixels.square())
             sums += torch.stack([moment.sum(dim=(0, 2, 3)) for moment in moments])
+        sums = distributed.total(sums.to(self.device)).cpu()
         mean = sums[1] / sums[0]
         deviation = (sums[2] / sums[0] - mean.square()).clamp(min=0).sqrt()
         self.model.pixel_mean.copy_(mean)
@@ -194,8 +159,7 @@ class Trainer:
         steps = self._batches_of(order)
         done = self.epoch * self.steps_per_epoch
         log = self.new_log(done)
-        images = batches(self.dataset, self.indices[torch.cat(steps)], self.config.batch_size, self.config.num_workers)
-        for step, (positions, batch) in enumerate(zip(steps, images, strict=True)):
+        for step, (positions, batch) in enumerate(zip(steps, self._own_images(steps), strict=True)):
             log.add(self.steps.step(positions.to(self.device), batch.to(self.device), generator))
             if after_step is not None:
                 after_step(done + step + 1, log.latest)
@@ -218,6 +182,14 @@ class Trainer:
             }
         )
 
+    def _own_images(self, steps: list[Tensor]) -> Iterator[Tensor]:
+        """Read this process's share of each batch."""
+        own = [Share.of(len(step)).own_rows(step) for step in steps]
+        size = max(1, len(own[0]))  # that of all but the last, which is no larger
+        images = batches(self.dataset, self.indices[torch.cat(own)], size, self.config.num_workers)
+        nothing = torch.empty((0, *self.dataset.image_shape), dtype=torch.uint8)
+        return (next(images) if len(rows) else nothing for rows in own)
+
     def one_cycle(
         self, optimizer: torch.optim.Optimizer, peaks: float | list[float]
     ) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -232,14 +204,30 @@ class Trainer:
         """Return the context in which the ImgNets compute."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def descend(self, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Take a step down the sum of the terms."""
+    def descend(
+        self, terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, alike: bool = False
+    ) -> dict[str, Tensor]:
+        """Take a step down the sum of the terms.
+
+        Args:
+            terms: Scalars: this process's parts, which add up to the terms over all processes.
+            optimizer: What steps.
+            alike: The terms are whole, and the same on every process.
+
+        Returns:
+            The terms, over all processes, without gradient.
+        """
         optimizer.zero_grad()
         if not terms:
-            return
-        self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+            return {}
+        parts = torch.stack(list(terms.values()))
+        self.scaler.scale(parts.sum()).backward()
+        # Before the scaler looks for infinite gradients: then all processes find the same.
+        weights = (weight for group in optimizer.param_groups for weight in group["params"])
+        values = distributed.total_gradients(weights, parts.detach(), alike)
         self.scaler.step(optimizer)
         self.scaler.update()
+        return dict(zip(terms, values.unbind(), strict=True))
 
     def label_rows(self, labels: Tensor) -> Tensor:
         """Return labels as rows of 0 and 1, float [n, C]."""
@@ -275,7 +263,11 @@ class Trainer:
 
     @contextmanager
     def _seeded(self, *key: str | int) -> Iterator[None]:
-        """Seed the global generators, which dropout draws from, and give the caller's back afterwards."""
+        """Seed the global generators, which dropout draws from, and give the caller's back afterwards.
+
+        Each process drops out of its own images, so each draws something else.
+        """
         with torch.random.fork_rng():
+            key = key if distributed.rank() == 0 else (*key, distributed.rank())
             torch.manual_seed(self.generator("global", *key).initial_seed() % 2**63)
             yield

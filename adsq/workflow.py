@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adsq import __version__, data
+from adsq import __version__, data, distributed
 from adsq.augmentation import Augmentation
 from adsq.checkpoint import (
     CHECKPOINT_FILE,
@@ -23,12 +26,13 @@ from adsq.checkpoint import (
     save_model,
 )
 from adsq.data import ImageDataset, Protocol, Split
+from adsq.encoding import encode_in_parts
 from adsq.evaluation import Evaluation, evaluate
 from adsq.export import ROW_GROUP, to_parquet
 from adsq.files import read_tensors, write_tensors, write_text
 from adsq.index import HammingIndex
 from adsq.networks import ADSQ, ModelConfig
-from adsq.progress import batch_bar, console, training_bar
+from adsq.progress import batch_bar, console, row_bar, training_bar
 from adsq.training import Objective, Trainer, TrainingConfig
 
 CODES_KIND, CODES_VERSION = "adsq-codes", 1
@@ -71,11 +75,16 @@ class Codes:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" takes CUDA where there is one."""
+    """Return the device of a name; "auto" takes CUDA where there is one. Each of several processes gets its own GPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and distributed.world_size() > 1:
+            if device.index is not None:
+                raise ValueError(f"device: expected auto, cpu or cuda with several processes, got {name}")
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", distributed.rank())))
+            torch.cuda.set_device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name} cannot be used here: {str(error).splitlines()[0]}") from error
@@ -95,7 +104,10 @@ def train(
     device: torch.device | str = "cpu",
     overwrite: bool = False,
 ) -> Trainer:
-    """Train a new model. Writes a checkpoint and the metrics after every epoch, and the model at the end."""
+    """Train a new model. Writes a checkpoint and the metrics after every epoch, and the model at the end.
+
+    Under `torchrun` all processes train together, and rank 0 writes.
+    """
     if (folder / CHECKPOINT_FILE).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a run already: resume it, or choose another folder")
     with torch.random.fork_rng():
@@ -128,6 +140,8 @@ def resume(folder: Path, *, epochs: int | None = None, device: torch.device | st
 
 def _fit(folder: Path, trainer: Trainer, about: dict[str, Any]) -> Trainer:
     def after_epoch(trainer: Trainer) -> None:
+        if distributed.rank() > 0:
+            return
         save_checkpoint(folder / CHECKPOINT_FILE, trainer, about)
         write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in trainer.history))
         warning = trainer.collapse_warning()
@@ -136,7 +150,9 @@ def _fit(folder: Path, trainer: Trainer, about: dict[str, Any]) -> Trainer:
 
     with training_bar(trainer) as after_step:
         trainer.fit(after_step, after_epoch)
-    save_model(folder / MODEL_FILE, trainer.model, about)
+    if distributed.rank() == 0:
+        save_model(folder / MODEL_FILE, trainer.model, about)
+    distributed.meet()
     return trainer
 
 
@@ -173,15 +189,46 @@ def _open_split(dataset: ImageDataset, about: dict[str, Any]) -> Split:
 
 def encode(run: Run, images: str, kind: str, *, batch_size: int = 256, num_workers: int = 0) -> Codes:
     """Encode the "query", "training" or "database" images of the split, or "all"."""
-    parts = {part: getattr(run.split, part) for part in ("query", "training", "database")}
-    parts["all"] = torch.arange(len(run.dataset))
-    if images not in parts:
-        raise ValueError(f"images: expected one of {', '.join(parts)}, got {images!r}")
-    items = parts[images]
+    items = _items(run, images)
     bar = batch_bar(f"encoding {images}", -(-len(items) // batch_size))
     packed = run.model.encode(
         run.dataset, items, kind=kind, batch_size=batch_size, num_workers=num_workers, progress=bar
     )
+    return _codes(run, images, kind, items, packed)
+
+
+def encode_to_file(
+    path: Path, run: Run, model: Path, images: str, kind: str, *, batch_size: int = 256, num_workers: int = 0
+) -> Codes:
+    """Encode images to a file of `write_codes`, going on with what an earlier call left in the folder PATH.partial.
+
+    Under `torchrun` all processes encode, and rank 0 writes the file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    items = _items(run, images)
+    folder = path.with_name(f"{path.name}.partial")
+    facts = {"data": run.dataset.spec, "data_digest": run.about.get("data_digest")}
+    options: dict[str, Any] = {"kind": kind, "batch_size": batch_size, "num_workers": num_workers}
+    with row_bar(f"encoding {images}", len(items)) as progress:
+        packed = encode_in_parts(run.model, run.dataset, items, folder, facts=facts, progress=progress, **options)
+    codes = _codes(run, images, kind, items, packed)
+    if distributed.rank() == 0:
+        write_codes(path, codes, model)
+        shutil.rmtree(folder)
+    distributed.meet()
+    return codes
+
+
+def _items(run: Run, images: str) -> Tensor:
+    parts = {part: getattr(run.split, part) for part in ("query", "training", "database")}
+    parts["all"] = torch.arange(len(run.dataset))
+    if images not in parts:
+        raise ValueError(f"images: expected one of {', '.join(parts)}, got {images!r}")
+    return parts[images]
+
+
+def _codes(run: Run, images: str, kind: str, items: Tensor, packed: Tensor) -> Codes:
     about = {"num_bits": run.model.config.num_bits, "kind": kind, "images": images, "data": run.dataset.spec}
     about |= {"class_names": run.dataset.class_names, "split": run.about["split"]}
     return Codes(packed, items, run.dataset.labels[items], about)

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot, softplus
 
+from adsq.distributed import Share
 from adsq.posterior import (
     Mixture,
+    Pairs,
     PosteriorConfig,
-    hamming_loss,
+    hamming_guidance_loss,
     hamming_terms,
     label_logits,
     pair_targets,
@@ -32,7 +34,8 @@ def written_out(u: Tensor, v: Tensor, t: Tensor, a: float, c0: float, columns: T
 def test_semantic_loss_of_images_and_mixtures():
     labels, logits = torch.randint(0, 4, (6,)), torch.randn(12, 4)
     mixture = Mixture(torch.rand(6, 1), torch.randperm(6))
-    rows = mixture.append(one_hot(labels, 4).float())
+    rows = one_hot(labels, 4).float()
+    rows = mixture.append(rows, rows)
     share = mixture.share.squeeze(1)
     mixed = share * cross_entropy(logits[6:], labels, reduction="none")
     mixed += (1 - share) * cross_entropy(logits[6:], labels[mixture.partner], reduction="none")
@@ -48,14 +51,13 @@ def test_semantic_loss_of_several_labels():
 
 
 def test_mixtures_are_the_same_for_a_seed():
-    first, second = (Mixture.draw(9, torch.Generator().manual_seed(3), torch.device("cpu")) for _ in range(2))
+    first, second = (Mixture.draw(Share((9,)), torch.Generator().manual_seed(3), torch.device("cpu")) for _ in range(2))
     assert torch.equal(first.share, second.share) and torch.equal(first.partner, second.partner)
     assert first.partner.sort().values.tolist() == list(range(9)) and 0 <= first.share.min() < first.share.max() <= 1
     rows = torch.randn(9, 2)
-    assert torch.equal(first.append(rows)[:9], rows)
-    torch.testing.assert_close(
-        first.append(rows)[9 + 4], first.share[4] * rows[4] + (1 - first.share[4]) * rows[first.partner[4]]
-    )
+    mixed = first.append(rows, rows)
+    assert torch.equal(mixed[:9], rows)
+    torch.testing.assert_close(mixed[9 + 4], first.share[4] * rows[4] + (1 - first.share[4]) * rows[first.partner[4]])
 
 
 def test_prior():
@@ -106,25 +108,21 @@ def test_shared_labels_are_a_clipped_product():
     u = torch.randn(4, 8)
     a, c0 = torch.tensor(8.0), torch.tensor(-5.0)
     shared = (rows @ rows.T > 0).float()
-    torch.testing.assert_close(
-        hamming_loss(u, u, rows, rows, a, c0, PosteriorConfig()), written_out(u, u, shared, a, c0)
-    )
+    torch.testing.assert_close(Pairs(rows, PosteriorConfig()).loss(u, u, a, c0), written_out(u, u, shared, a, c0))
 
 
 def test_label_rows_count_by_their_images():
     u, h = torch.randn(5, 8).tanh(), torch.randn(3, 8).tanh()
     targets, rows, counts = torch.randn(5, 3).softmax(1), torch.eye(3), torch.tensor([5.0, 2, 1])
     a, c0 = torch.tensor(8.0), torch.tensor(-5.0)
-    loss = hamming_loss(u, h, targets, rows, a, c0, PosteriorConfig(), counts)
+    loss = hamming_guidance_loss(u, h, targets, rows, a, c0, PosteriorConfig(), counts)
     torch.testing.assert_close(loss, written_out(u, h, targets @ rows.T, a, c0, counts))
 
 
 @pytest.mark.parametrize("targets", [torch.eye(4), torch.ones(4, 1)], ids=["none similar", "all similar"])
 def test_one_sided_batches_stay_finite(targets):
     u = torch.randn(4, 8)
-    assert torch.isfinite(
-        hamming_loss(u, u, targets, targets, torch.tensor(8.0), torch.tensor(-5.0), PosteriorConfig())
-    )
+    assert torch.isfinite(Pairs(targets, PosteriorConfig()).loss(u, u, torch.tensor(8.0), torch.tensor(-5.0)))
 
 
 @pytest.mark.parametrize(
