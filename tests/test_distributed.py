@@ -54,6 +54,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Give what one process finds, and the folder of its checkpoints after an epoch and of an encoding that stopped."""
     folder = tmp_path_factory.mktemp("alone")
     found: dict[str, Any] = {"folder": folder}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for name in OBJECTIVES:
         trainer = make_trainer(name)
 
@@ -65,6 +67,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         found[name] = state(trainer)
     with pytest.raises(OSError, match="cannot be read"):
         encode(folder / "stopped", 37, Watched(pictures(50), 17, fail))
+    torch.set_num_threads(threads)
     return found
 
 
