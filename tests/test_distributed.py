@@ -224,7 +224,16 @@ def test_encoding_goes_on_after_a_kill(found: list, tmp_path: Path, batch_size: 
 
 @pytest.mark.parametrize(
     ("torn", "left"),
-    [("", 37), ("0 5\n", 32), ("0 5\n5 1", 32), ("10 15\n", 32), ("0 5\n3 12\n", 27), ("0 37\n", 0), ("35 37\n", 35)],
+    [
+        ("", 37),
+        ("0 5\n", 32),
+        ("0 5\n1", 32),
+        ("0 5\n5 30", 32),
+        ("10 15\n", 32),
+        ("0 5\n3 12\n", 27),
+        ("0 37\n", 0),
+        ("35 37\n", 35),
+    ],
 )
 def test_only_whole_lines_count_as_done(tmp_path: Path, torn: str, left: int) -> None:
     folder = tmp_path / "codes"
