@@ -60,8 +60,9 @@ class Backbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         norms = nn.BatchNorm2d(6), nn.BatchNorm1d(20, momentum=None)
-        layers = nn.Conv2d(1, 6, 3), nn.MaxPool2d(2), norms[0], nn.ReLU(), nn.Flatten(), nn.Linear(54, 20), norms[1]
-        self.layers = nn.Sequential(*layers).double()
+        # The second convolution's weights are not contiguous: the model has them channels last.
+        convolutions = nn.Conv2d(1, 6, 3), nn.MaxPool2d(2), norms[0], nn.ReLU(), nn.Conv2d(6, 8, 2)
+        self.layers = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32, 20), norms[1]).double()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images.double()).float()

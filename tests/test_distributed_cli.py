@@ -59,6 +59,7 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training_writes_what_one_process_writes(run: Path, pictures: Path, tmp_path: Path) -> None:
     adsq("train", "--data", pictures, "--out", tmp_path / "one", "--objective", "adsq", *OPTIONS)
     assert {path.name for path in run.iterdir()} >= {"model.safetensors", "checkpoint.safetensors", "metrics.jsonl"}
@@ -72,7 +73,8 @@ def test_training_writes_what_one_process_writes(run: Path, pictures: Path, tmp_
     assert "trained 2 epochs" in adsq("train", "--resume", "--out", run), "one process can go on with it"
 
 
-def test_encoding_goes_on_and_writes_what_one_process_writes(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_encoding_writes_what_one_process_writes(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "all.safetensors"
     options = ["--images", "all", "--batch-size", 4, "--out"]
     adsq("encode", run, *options, tmp_path / "one.safetensors")
@@ -81,11 +83,13 @@ def test_encoding_goes_on_and_writes_what_one_process_writes(run: Path, tmp_path
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["all.safetensors", "one.safetensors"]
 
 
+@pytest.mark.slow
 def test_what_all_processes_find_wrong_is_said_once(run: Path) -> None:
     said = torchrun("encode", run, "--images", "none", code=1)
     assert said == "error: images: expected one of query, training, database, all, got 'none'"
 
 
+@pytest.mark.slow
 def test_what_one_process_finds_wrong_ends_all(run: Path, pictures: Path, tmp_path: Path) -> None:
     loaded = workflow.open_run(run)
     broken = Path(loaded.dataset.path(26) or "")
