@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f)
 SOURCES := adsq kernels bench tests setup.py
 
-.PHONY: install demo test test-native bench bench-peers bench-losses bench-scale bench-gpu study lint format clean
+.PHONY: install demo test test-native test-native-arm bench bench-peers bench-losses bench-scale bench-gpu study lint format clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ test: install
 # The CPU kernels alone, with sanitizers
 test-native: $(VENV)/.tools
 	$(BIN)/python tests/native/run.py
+
+# The same for 64-bit Arm, in an emulator, where a cross compiler and qemu are installed
+test-native-arm: $(VENV)/.tools
+	$(BIN)/python tests/native/run.py --arm
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-group-by=func,param:case --benchmark-columns=median,iqr,rounds

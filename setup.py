@@ -69,6 +69,12 @@ def cpp_compiler() -> str:
     raise CannotBuild("no C++ compiler found (looked for $CXX, c++, g++, clang++)")
 
 
+def is_x86() -> bool:
+    """Whether the compiler makes code for x86-64, whatever this machine is."""
+    command = [*cpp_compiler().split(), "-dumpmachine"]
+    return subprocess.run(command, capture_output=True, check=True).stdout.startswith((b"x86_64", b"amd64"))
+
+
 def cuda_toolkit() -> Path:
     """Find the CUDA toolkit. An nvcc on PATH comes last: it may be a wrapper far from the headers."""
     on_path = shutil.which("nvcc")
@@ -138,9 +144,8 @@ rule cuda
     )
 
 
-def file_flags(source: Path) -> str:
+def file_flags(source: Path, x86: bool) -> str:
     """Return what a file may use by its name: instruction sets, without which it compiles to nothing, and rounding."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
     simd = next((flags for ending, flags in SIMD_FLAGS.items() if x86 and source.stem.endswith(ending)), "")
     # signs of sums must be PyTorch's, which a product fused into a sum can change
     return f"{simd} -ffp-contract=off" if source.stem.startswith("sign_quantization") else simd
@@ -150,10 +155,10 @@ def build_library(rules: str, sources: list[Path], libs: str, out: Path, work: P
     """Compile in parallel with ninja and link to `out`."""
     work.mkdir(parents=True, exist_ok=True)
     objects = [work / f"{source.stem}{source.suffix.replace('.', '_')}.o" for source in sources]
-    lines = [rules, f"libs = {libs}"]
+    lines, x86 = [rules, f"libs = {libs}"], is_x86()
     for source, target in zip(sources, objects, strict=True):
         lines.append(f"build {target}: {'cuda' if source.suffix == '.cu' else 'cpp'} {source}")
-        lines.append(f"  flags = {file_flags(source)}")
+        lines.append(f"  flags = {file_flags(source, x86)}")
     lines.append(f"build {out.resolve()}: link {' '.join(map(str, objects))}\n")
     (work / "build.ninja").write_text("\n".join(lines))
     out.parent.mkdir(parents=True, exist_ok=True)

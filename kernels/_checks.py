@@ -114,7 +114,7 @@ def check_out(
             raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
         if tensor.device != device:
             raise ValueError(f"{name}: expected device {device}, got {tensor.device}")
-        if tensor.layout != torch.strided or not tensor.is_contiguous():
+        if not tensor.is_contiguous():
             raise ValueError(f"{name}: expected a contiguous tensor")
     distances, indices = out
     # A tensor that is traced, and any other of a class of its own, has no address.

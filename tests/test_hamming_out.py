@@ -100,6 +100,16 @@ def test_index(distinct: Any, ids: range | None, filtered: bool, q: int) -> None
             assert found[0] is out[0] and all(map(torch.equal, found, expected))
 
 
+def test_results_that_come_elsewhere_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU that is asked in numpy."""
+    monkeypatch.setattr(op, "topk", lambda *arguments: op.hamming_topk(*arguments[:-1]))
+    index = HammingIndex(24)
+    index.add(CODES)
+    out = garbage(Q, K)
+    assert index.search(CODES[:Q], K, out=out)[0] is out[0]
+    assert_equal(out, brute_topk(CODES[:Q], CODES, K))
+
+
 @pytest.mark.gpu
 def test_index_on_a_gpu() -> None:
     index = HammingIndex(24)

@@ -17,6 +17,8 @@ namespace adsq::test {
 // What is being compared: printed where a check or a sanitizer ends the program.
 extern std::string& context;
 extern int64_t num_checks;
+// Otherwise the tasks of RealThreads run one after the other, the last one first.
+extern bool threads_are_real;
 
 [[noreturn]] void fail(const char* file, int line, const std::string& what);
 
