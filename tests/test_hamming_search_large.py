@@ -194,6 +194,20 @@ def test_any_number_of_threads_gives_the_same(num_bits: int, q: int, n: int) -> 
     assert_equal(results[8][8:], brute_range(queries, database, radius))
 
 
+@pytest.mark.parametrize("num_bits", [48, 300])
+def test_many_searches_that_start_again_over_threads(num_bits: int) -> None:
+    """Two thirds of the queries do: too few to be shared out as before, too many for parts of the database."""
+    queries, database = misleading(40_000, num_bits, 800)
+    queries = torch.cat([queries[0::2], queries[1::4]])
+    results = {}
+    for threads in (1, 2, 3, 8):
+        torch.set_num_threads(threads)
+        results[threads] = hamming_topk(queries, database, 600)
+    assert_same(results)
+    some = slice(390, 410)
+    assert_equal([tensor[some] for tensor in results[1]], brute_topk(queries[some], database, 600))
+
+
 @pytest.mark.slow
 def test_more_than_two_to_the_31_pairs() -> None:
     queries, database = random_codes(3_000, 32, 0), random_codes(800_000, 32, 1)

@@ -10,7 +10,9 @@ namespace {
 
 constexpr int64_t kCacheBytes = 32768;
 constexpr int64_t kPartCodes = 4096;  // codes that a thread takes at least, where the database is split
-constexpr int64_t kBoundary = 512;    // parts begin on whole sliced blocks
+constexpr int64_t kPartQueries = 32;  // the same for queries, where the database stays in the cache of each thread
+constexpr int64_t kManyQueries = 256, kOwnCacheBytes = 1 << 20;  // and where it does not
+constexpr int64_t kBoundary = 512;                               // parts begin on whole sliced blocks
 constexpr int64_t kInPlaceQueries = 2;
 // Comparisons of words below which a second thread costs more than it brings.
 constexpr int64_t kSmallWork = 1 << 17;
@@ -176,11 +178,16 @@ void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first,
   }
 }
 
-Split split_work(const Codes& database, int64_t num_queries, int64_t threads) {
+Split split_work(const Codes& database, int64_t num_queries, int64_t threads, int64_t max_codes) {
   const int64_t work = database.count * std::max<int64_t>(1, num_queries) * database.num_words();
   threads = std::min(threads, 1 + work / kSmallWork);
-  const int64_t codes = std::max<int64_t>(1, std::min(threads, database.count / kPartCodes));
-  return {codes, std::max<int64_t>(1, std::min(threads / codes, num_queries / 32))};
+  // Parts of the queries cost reading the database once more. Parts of the database cost more candidates: a query has
+  // as many in each of them, and its threshold falls as slowly as if there were few codes.
+  const int64_t few = database.count * database.width <= kOwnCacheBytes ? kPartQueries : kManyQueries;
+  int64_t queries = std::max<int64_t>(1, std::min(threads, num_queries / few));
+  while (threads % queries != 0) --queries;
+  const int64_t codes = std::max<int64_t>(1, std::min({threads / queries, database.count / kPartCodes, max_codes}));
+  return {codes, std::max(queries, std::min(threads / codes, num_queries / kPartQueries))};
 }
 
 int64_t part_start(int64_t count, int64_t part, int64_t parts) {

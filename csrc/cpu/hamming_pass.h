@@ -55,12 +55,13 @@ int64_t direct_block_size(int num_words);
 // Adds the codes first..last-1 to the selections, which are in any order afterwards.
 void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries);
 
-// Into how many parts the database and the queries are split, so that `threads` have work and each part is worth it.
+// Into how many parts the database (at most `max_codes`) and the queries are split, so that `threads` have work and
+// each part is worth it.
 struct Split {
   int64_t codes;
   int64_t queries;
 };
-Split split_work(const Codes& database, int64_t num_queries, int64_t threads);
+Split split_work(const Codes& database, int64_t num_queries, int64_t threads, int64_t max_codes = INT64_MAX);
 
 // Boundary `part` of `parts` parts of `count` codes, on whole blocks.
 int64_t part_start(int64_t count, int64_t part, int64_t parts);

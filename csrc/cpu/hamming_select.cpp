@@ -36,10 +36,12 @@ class Selector {
     const int64_t num_queries = search_.num_queries;
     draw_sample();
     const int64_t capacity = capacity_of(search_.wanted);
-    const int64_t parts = split_work(database_, num_queries, search_.threads.count).codes;
-    const int64_t room = kKeyBytes / static_cast<int64_t>(sizeof(uint64_t)) / (parts * capacity);
-    const int64_t at_a_time = std::max<int64_t>(1, std::min({room, kQueriesAtATime, num_queries}));
-    keys_ = aligned_array<uint64_t>(static_cast<size_t>(at_a_time * parts * capacity));
+    const int64_t room = kKeyBytes / static_cast<int64_t>(sizeof(uint64_t)) / capacity;
+    const int64_t at_most = std::max<int64_t>(1, std::min({room, kQueriesAtATime, num_queries}));
+    const int64_t parts = split_work(database_, at_most, search_.threads.count).codes;
+    const int64_t at_a_time = std::max<int64_t>(1, std::min(room / parts, at_most));
+    room_ = at_a_time * parts;
+    keys_ = aligned_array<uint64_t>(static_cast<size_t>(room_ * capacity));
     std::vector<int32_t> queries;
     for (int64_t first = 0; first < num_queries; first += at_a_time) {
       queries.clear();
@@ -125,7 +127,7 @@ class Selector {
     sampled = sampled && sample_rank_ > 0;
     const auto count = static_cast<int64_t>(queries.size());
     std::vector<int32_t> thresholds(static_cast<size_t>(queries.back()) + 1, all());  // by query
-    const Split split = split_work(database_, count, search_.threads.count);
+    const Split split = split_work(database_, count, search_.threads.count, room_ / count);
     if (sampled) {
       const int64_t shares = std::min(split.codes * split.queries, 1 + count / kSampledQueries);
       search_.threads.run(shares, [&](int64_t share) {
@@ -198,7 +200,8 @@ class Selector {
 
   const Search& search_;
   const Codes& database_;
-  Aligned<uint64_t> keys_;
+  Aligned<uint64_t> keys_;  // of so many selections
+  int64_t room_ = 0;
   std::vector<uint8_t> sample_;
   int64_t sample_rank_ = 0;
 };
