@@ -25,11 +25,11 @@ struct HashCosts {
     bucket = bytes <= kCacheBytes ? 30 : bytes <= kMemoryBytes ? 60 : 100;
     candidate = words * (bytes <= kCacheBytes ? 0.25 : bytes <= kMemoryBytes ? 0.5 : 0.8);
     taken = 18;
-    found = batch ? 12 : 50;
+    found = 12;
     const double alone = bytes <= kCacheBytes ? 0.085 : bytes <= kMemoryBytes ? 0.12 : 0.29;
     const double shared = 0.033 + 2.0 / static_cast<double>(std::max<int64_t>(1, num_queries));
     scan = count * (batch ? std::min(alone, shared) : alone);
-    scan += 1000 + (batch ? 50 : 150) * static_cast<double>(std::min(k, codes.count));
+    if (k > 0) scan += 1000 + (batch ? 50 : 150) * static_cast<double>(std::min(k, codes.count));  // choosing them
   }
 };
 

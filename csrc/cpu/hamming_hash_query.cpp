@@ -1,5 +1,7 @@
 #include "cpu/hamming_hash_query.h"
 
+#include <cmath>
+
 #include "cpu/distinct_expand.h"
 
 namespace adsq::cpu {
@@ -7,7 +9,8 @@ namespace {
 
 constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
-constexpr double kStake = 0.04;         // share of a scan that may be lost before it
+constexpr double kStake = 0.1;          // share of a scan that may be lost before it, where codes cluster
+constexpr double kClustered = 2;        // how much fuller buckets then are than on average
 constexpr int64_t kFirstStretch = 16;   // codes of a bucket that are compared before any is taken
 
 // As in hamming_direct.h: this file is compiled for any processor.
@@ -179,6 +182,30 @@ double HashQuery::cost_until(int32_t first, int32_t last) const {
   return cost;
 }
 
+// Whether a scan seems cheaper than the steps from r on. The k-th neighbour is no farther than the threshold, and
+// mostly no farther than it would be among random codes. Where codes cluster about the query the threshold falls with
+// every step, and what little can be lost is worth another.
+bool HashQuery::gives_up(int32_t r) {
+  if (spent() + cost_until(r, std::min(selection_.threshold, std::max(r, usual_radius()))) <= costs_.scan) return false;
+  const double all_buckets = static_cast<double>(uint64_t{1} << tables_.layout.bits(0));
+  const double average = static_cast<double>(probes_) * static_cast<double>(database_.codes.count) / all_buckets;
+  const bool clustered = static_cast<double>(candidates_) > kClustered * average;
+  return !clustered || spent() + cost_of(r) > kStake * costs_.scan;
+}
+
+// How far the k-th neighbour is among as many random codes.
+int32_t HashQuery::usual_radius() {
+  if (usual_k_ == k_) return usual_radius_;
+  double ways = std::ldexp(static_cast<double>(database_.codes.count), -all()), within = ways;
+  int32_t d = 0;
+  for (; d < all() && within < static_cast<double>(k_); ++d) {
+    ways = ways * (all() - d) / (d + 1);
+    within += ways;
+  }
+  usual_k_ = k_;
+  return usual_radius_ = d;
+}
+
 double HashQuery::spent() const {
   // A scan, too, has work with a code that is found.
   const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
@@ -210,11 +237,7 @@ bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
   start(query, all(), k);
   if (!force && first_cost() > costs_.scan / 2) return false;
   for (int32_t r = 0; r <= all(); ++r) {
-    // The threshold falls with every step: what little more can be lost is worth another.
-    if (!force && spent() + cost_of(r) > kStake * costs_.scan &&
-        spent() + cost_until(r, selection_.threshold) > costs_.scan) {
-      return false;
-    }
+    if (!force && r >= tables() && gives_up(r)) return false;
     step(r);
     if (selection_.threshold <= r) break;
   }
@@ -254,8 +277,8 @@ HashPlan HashQuery::plan(const uint64_t* query, int64_t k) {
   bool hash = cost <= costs_.scan / 2;
   if (hash) {
     for (int32_t r = 0; r < tables(); ++r) step(r);
-    cost = spent() + cost_until(tables(), selection_.threshold);
-    hash = cost <= costs_.scan;
+    cost = spent() + cost_until(tables(), std::min(selection_.threshold, usual_radius()));
+    hash = selection_.threshold < tables() || !gives_up(tables());
   }
   return {hash, cost, costs_.scan, candidates_, selection_.threshold};
 }

@@ -53,6 +53,8 @@ class HashQuery {
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
   int64_t fetch(int32_t r) const;
+  bool gives_up(int32_t r);
+  int32_t usual_radius();
   double spent() const;
   double first_cost() const;
   double cost_of(int32_t r) const;
@@ -76,6 +78,8 @@ class HashQuery {
   std::vector<int32_t> distances_;
   std::vector<int64_t> codes_;
   std::vector<int64_t> counts_;  // rows at each distance
+  int64_t usual_k_ = -1;
+  int32_t usual_radius_ = 0;
   int64_t k_ = 0, rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
 };
 
