@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--data", nargs="+", default=["fashion-mnist", "composites"])
     parser.add_argument("--budgets", nargs="+", default=["time", "epochs"], choices=["time", "epochs"])
-    parser.add_argument("--bits", type=int, nargs="+", default=[16, 32, 48, 64])
+    parser.add_argument("--bits", type=int, nargs="+", default=list(tables.BITS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TABLE_SEEDS))
     parser.add_argument("--epochs", type=int, default=68, help="of GreedyHash; others have its time, or as many")
     parser.add_argument("--tune", type=int, metavar="EPOCHS", help="choose settings first, in runs of so many epochs")

@@ -15,6 +15,7 @@ from methods import ABLATIONS, MAIN, METHODS, ON_COMPOSITES
 
 Record = dict[str, Any]
 KINDS = {"f": "F alone", "average": "average of two", "itq": "F alone", "lsh": "F alone"}
+BITS = (16, 32, 48, 64)
 BUDGETS = {"time": "Equal training time", "epochs": "Equal epochs"}
 
 
@@ -69,6 +70,7 @@ def text(by_budget: dict[str, list[Record]]) -> str:
         if real:
             seeds = ", ".join(map(str, sorted({record["seed"] for record in real})))
             missing = [method.title for name, method in MAIN.items() if name not in {r["method"] for r in real}]
+            missing += [f"{n} bits" for n in BITS if n not in {record["bits"] for record in real}]
             machines = "; ".join(sorted({record["machine"] for record in real}))
             run = f"Seeds {seeds}. Not run: {', '.join(missing) or 'nothing'}. Machine: {machines}."
             lines += [f"### {BUDGETS[budget]}", "", run, ""]
