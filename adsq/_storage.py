@@ -58,8 +58,9 @@ class Storage:
 
     def searched(self, results: int) -> Rows | Runs:
         """Return all rows for a search with so many results, or about that: maybe in two runs."""
-        if len(self._runs) == 1:
-            return self._runs[0]
+        runs = self._runs  # as in `rows`
+        if len(runs) == 1:
+            return runs[0]
         with self._lock:
             first = self._runs[0]
             self._apart += results
