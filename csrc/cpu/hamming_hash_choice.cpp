@@ -6,9 +6,10 @@
 namespace adsq::cpu {
 namespace {
 
-constexpr double kTaken = 5;       // codes that are taken for each that is wanted, at most k
+constexpr double kSearches = 8;    // of which what they took is the mean, about
 constexpr double kFarther = 0.25;  // of searches, which end a step later than expected
 constexpr double kGrowth = 3;      // codes within r + 1 bits for each within r, where there are few
+constexpr double kLittle = 0.1;    // of a scan
 constexpr double kSure = 0.85;     // of a scan, for estimates err
 constexpr double kMostScans = 2;   // that a search may seem to take, with what is spent, before it is given up
 
@@ -21,11 +22,24 @@ double choose(int n, int k) {
 
 }  // namespace
 
-// Of the buckets that differ in no bit.
+// Whether looking for equal codes costs little beside a scan.
+bool HashQuery::few_in_first_bucket() const {
+  const int32_t* bucket = tables_.offsets + first_offsets_[0] + parts_[0];
+  return costs_.step + costs_.candidate * static_cast<double>(bucket[1] - bucket[0]) < kLittle * costs_.scan;
+}
+
+// Codes that are taken before better ones are found cost more than all else where buckets are small. How many these are
+// the searches before tell; the first is taken to need few for each code that is wanted.
+double HashQuery::left_to_take() const { return std::max(0.0, usual_taken_ - static_cast<double>(taken_)); }
+
+void HashQuery::learn_taken() { usual_taken_ += (static_cast<double>(taken_) - usual_taken_) / kSearches; }
+
+// Of the buckets that differ in no bit, which hold many of the codes that are taken.
 double HashQuery::first_cost() const {
   int64_t candidates = 0;
   for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
-  return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates);
+  return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates) +
+         costs_.taken * left_to_take() / 2;
 }
 
 double HashQuery::spent() const {
@@ -49,9 +63,7 @@ double HashQuery::fullness(int flips, int bits) const {
 
 // What the steps from r on take if the last is `last`.
 double HashQuery::left_nearest(int32_t r, int32_t last) const {
-  const double share = static_cast<double>(database_.codes.count) / static_cast<double>(database_.num_rows);
-  const double taken = kTaken * share * static_cast<double>(k_) - static_cast<double>(taken_);
-  double cost = costs_.taken * std::max(0.0, taken);
+  double cost = costs_.taken * left_to_take();
   for (; r <= last + 1 && cost <= costs_.alone; ++r) {
     const int bits = tables_.layout.bits(r % tables()), flips = r / tables();
     const double step = costs_.step + choose(bits, flips) * (costs_.bucket + fullness(flips, bits) * costs_.candidate);

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
+constexpr double kTaken = 5;            // codes that are taken for each that is wanted
 constexpr int64_t kFirstStretch = 16;   // codes of a bucket that are compared before any is taken
 
 // As in hamming_direct.h: this file is compiled for any processor.
@@ -47,7 +48,9 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, in
       costs_(database.codes, scanned, k),
       counts_(static_cast<size_t>(all() + 1)),
       sample_counts_(static_cast<size_t>(all() + 1)),
-      usual_radius_(usual_radius()) {
+      usual_radius_(usual_radius()),
+      usual_taken_(kTaken * static_cast<double>(k * database.codes.count) /
+                   static_cast<double>(std::max<int64_t>(1, database.num_rows))) {
   for (int j = 0; j < this->tables(); ++j) {
     first_offsets_[j] = tables_.layout.first_offset(j);
     masks_[j] = ((uint64_t{1} << tables_.layout.bits(j)) - 1) << tables_.layout.starts[j] % 64;
@@ -189,23 +192,38 @@ int64_t HashQuery::fetch(int32_t r) const {
   return total;
 }
 
+// Whether the rows with the query's own code are enough: trained codes often are a query's as well.
+bool HashQuery::equal_are_enough() {
+  if (!few_in_first_bucket()) return false;
+  selection_.threshold = 0;
+  step(0);
+  return rows_within_ >= k_;
+}
+
 bool HashQuery::nearest(const uint64_t* query, bool force) {
   start(query, all());
-  if (!force && first_cost() > costs_.scan / 2) return false;
-  for (int32_t r = 0; r <= all(); ++r) {
-    if (!force && r > 0 && r % tables() == 0 && gives_up(r)) return false;
-    step(r);
-    if (selection_.threshold <= r) break;
+  if (equal_are_enough()) {
+    finish();
+    return true;
   }
-  finish();
-  return true;
+  start(query, all());
+  if (!force && too_much_at_first()) return false;
+  bool done = false;
+  for (int32_t r = 0; r <= all() && !done; ++r) {
+    if (!force && r > 0 && r % tables() == 0 && gives_up(r)) break;
+    step(r);
+    done = selection_.threshold <= r;
+  }
+  learn_taken();
+  if (done) finish();
+  return done;
 }
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
   if (!force && !counts_buckets()) return false;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && r >= tables() && left_within() > costs_.scan) return false;
+    if (!force && r > 0 && left_within() > costs_.scan) return false;
     step(r);
   }
   finish();
@@ -214,7 +232,7 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
 
 HashPlan HashQuery::plan(const uint64_t* query) {
   start(query, all());
-  bool hash = first_cost() <= costs_.scan / 2;
+  bool hash = !too_much_at_first();
   if (hash) {
     for (int32_t r = 0; r < tables(); ++r) step(r);
     hash = selection_.threshold < tables() || !gives_up(tables());

@@ -60,13 +60,18 @@ class HashQuery {
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
   int64_t fetch(int32_t r) const;
+  bool equal_are_enough();
   void finish();
   int64_t code_of(uint64_t key) const { return tables_.positions[index_of(key)]; }
   int tables() const { return tables_.layout.num_tables; }
   int32_t all() const { return static_cast<int32_t>(8 * database_.codes.width); }
 
   // What it will take (hamming_hash_choice.cpp).
+  bool few_in_first_bucket() const;
+  double left_to_take() const;
+  void learn_taken();
   double first_cost() const;
+  bool too_much_at_first() const { return first_cost() > 0.75 * costs_.scan; }
   double spent() const;
   double fullness(int flips, int bits) const;
   double left_nearest(int32_t r, int32_t last) const;
@@ -101,6 +106,7 @@ class HashQuery {
   Selection sample_{};
   std::vector<int64_t> sample_counts_;
   const int32_t usual_radius_;
+  double usual_taken_;
   int32_t expected_radius_ = 0;
   double all_probes_ = 0, all_candidates_ = 0, cost_ = 0;
   int64_t rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
