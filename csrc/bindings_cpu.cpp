@@ -73,8 +73,8 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
                                         const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
   check_matrix(queries, "queries");
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
-  Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Int);
-  Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
+  Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
+  Tensor indices = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
   hamming_topk_out(queries, database, mask, ids, distances, indices);
   return {distances, indices};
 }
@@ -89,10 +89,9 @@ std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Te
   const cpu::Threads threads = torch_threads();
   const cpu::RangeSearch found(codes_of(some), codes_of(all), radius, threads);
   const int64_t total = found.offsets().back();
-  Tensor offsets = torch::stable::new_empty(some, {some.size(0) + 1}, ScalarType::Long);
+  Tensor offsets = empty_on_cpu({some.size(0) + 1}, ScalarType::Long);
   std::copy(found.offsets().begin(), found.offsets().end(), static_cast<int64_t*>(offsets.mutable_data_ptr()));
-  Tensor distances = torch::stable::new_empty(some, {total}, ScalarType::Int),
-         indices = torch::stable::new_empty(some, {total}, ScalarType::Long);
+  Tensor distances = empty_on_cpu({total}, ScalarType::Int), indices = empty_on_cpu({total}, ScalarType::Long);
   found.write(id, static_cast<int32_t*>(distances.mutable_data_ptr()),
               static_cast<int64_t*>(indices.mutable_data_ptr()));
   return {offsets, distances, indices};
@@ -150,8 +149,8 @@ std::tuple<Tensor, Tensor> hamming_relevance_histogram(const Tensor& queries, co
   const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
   const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
   check_labels(wanted.labels, given.labels, query_labels, database_labels);
-  Tensor total = torch::stable::new_empty(some, {some.size(0), num_bits + 1}, ScalarType::Long);
-  Tensor relevant = torch::stable::new_empty(some, {some.size(0), num_bits + 1}, ScalarType::Long);
+  Tensor total = empty_on_cpu({some.size(0), num_bits + 1}, ScalarType::Long);
+  Tensor relevant = empty_on_cpu({some.size(0), num_bits + 1}, ScalarType::Long);
   cpu::hamming_relevance_histogram(codes_of(some), codes_of(all), wanted.labels, given.labels, num_bits,
                                    static_cast<int64_t*>(total.mutable_data_ptr()),
                                    static_cast<int64_t*>(relevant.mutable_data_ptr()), torch_threads());
@@ -166,8 +165,8 @@ std::tuple<Tensor, Tensor> hamming_average_precision(const Tensor& queries, cons
   const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
   const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
   check_labels(wanted.labels, given.labels, query_labels, database_labels);
-  Tensor average_precision = torch::stable::new_empty(some, {some.size(0)}, ScalarType::Double);
-  Tensor num_relevant = torch::stable::new_empty(some, {some.size(0)}, ScalarType::Long);
+  Tensor average_precision = empty_on_cpu({some.size(0)}, ScalarType::Double);
+  Tensor num_relevant = empty_on_cpu({some.size(0)}, ScalarType::Long);
   cpu::hamming_average_precision(codes_of(some), codes_of(all), wanted.labels, given.labels, k.value_or(all.size(0)),
                                  expected, static_cast<double*>(average_precision.mutable_data_ptr()),
                                  static_cast<int64_t*>(num_relevant.mutable_data_ptr()), torch_threads());
