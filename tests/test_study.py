@@ -143,3 +143,13 @@ def test_parts_that_do_not_earn_their_place_are_named():
     for name, margin in {"mAP@all": "+0.200", "nDCG@100": "+0.100", "Weighted mAP@all": "+0.050"}.items():
         part = text[text.index(name) :]
         assert margin in part[: part.index("GreedyHash.")]
+
+
+def test_tables_are_written_from_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["study.py", "--root", "nowhere", "--quick", str(tmp_path), "--redraw"])
+    code = {"map": 0.5, "precision_at": {"1": 0.5}, "recall": [0.5, 1.0], "precision": [0.5, 0.5]}
+    job = study.job_of("csq", "fashion-mnist", 32, 0, 2, study.chosen("csq"))
+    (tmp_path / "study.jsonl").write_text(json.dumps(job | {"machine": "an abacus", "cpu_s": 7.2, "f": code}) + "\n")
+    study.main()
+    text = (tmp_path / "README.md").read_text()
+    assert "| CSQ | F alone | 2 | 7 | 0.500 |" in text and "GreedyHash |" not in text.split("### Settings")[0]

@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TABLE_SEEDS))
     parser.add_argument("--epochs", type=int, default=68, help="of GreedyHash; others have its time, or as many")
     parser.add_argument("--tune", type=int, metavar="EPOCHS", help="choose settings first, in runs of so many epochs")
+    parser.add_argument("--redraw", action="store_true", help="train nothing: write what the runs so far show")
     parser.add_argument("--quick", metavar="FOLDER", help="one seed, 32 bits, two epochs, written to a folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -206,9 +207,10 @@ def main() -> None:
         run_missing(TUNING, jobs, arguments.root)
     jobs = {budget: grid(arguments, budget) for budget in arguments.budgets}
     once = {key(job): job for every in jobs.values() for job in every}
-    run_missing(folder / STUDY.name, list(once.values()), arguments.root)
+    if not arguments.redraw:
+        run_missing(folder / STUDY.name, list(once.values()), arguments.root)
     records = {key(record): record for record in read(folder / STUDY.name)}
-    by_budget = {budget: [records[key(job)] for job in every] for budget, every in jobs.items()}
+    by_budget = {b: [records[key(job)] for job in every if key(job) in records] for b, every in jobs.items()}
     shown = [*tables.figures(folder, by_budget.get("time", [])), *tables.tuning(read(TUNING))]
     text = "\n".join([tables.text(by_budget), *shown])
     if arguments.quick:
