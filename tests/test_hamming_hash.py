@@ -123,6 +123,23 @@ def test_the_last_queries_left_to_a_scan_are_looked_up_as_well() -> None:
         assert ways[0].item() in used
 
 
+@native
+def test_equal_codes_are_enough_where_they_have_as_many_rows() -> None:
+    codes = torch.cat([random_codes(20_000, 64, 0), clustered(20_000, 64, 0.02, 1)])
+    first, numbers = distinct.distinct_codes(codes)
+    lists = distinct.distinct_rows(numbers, len(first))
+    tables = op.hash_tables(codes[first])
+    rows = torch.bincount(numbers.long())
+    queries = codes[first[rows.argsort(descending=True)[:5]]]
+    for k in (1, int(rows.max()) - 1, int(rows.max()), int(rows.max()) + 1):
+        plans = op.hash_plans(queries[:1], codes[first], k, *tables, *lists)
+        assert (plans[0, 4] == 0) == (k <= rows.max())
+        for force in (False, True):
+            found = op.hash_topk(queries, codes[first], k, force, *tables, *lists)
+            assert_equal(found[:2], brute_topk(queries, codes, k))
+            assert found[2][0] == 1 or k > rows.max()
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 999))
 def test_a_mask_of_bits_and_an_order_of_bits_change_nothing(seed: int) -> None:

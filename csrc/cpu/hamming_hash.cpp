@@ -84,6 +84,7 @@ std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCo
   std::vector<double> by_tables(ways.size(), std::numeric_limits<double>::infinity());
   const auto run = [&](const std::vector<int64_t>& some, int64_t scanned) {
     const auto count = static_cast<int64_t>(some.size());
+    if (count == 0) return;
     const auto words_of = [&](int64_t i) { return words.get() + some[static_cast<size_t>(i)] * codes.num_words(); };
     share_queries(count, threads, [&](int64_t first, int64_t last) {
       HashQuery query(database, tables, scanned, k);

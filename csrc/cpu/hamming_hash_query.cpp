@@ -49,7 +49,7 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, in
       counts_(static_cast<size_t>(all() + 1)),
       sample_counts_(static_cast<size_t>(all() + 1)),
       usual_radius_(usual_radius()),
-      usual_taken_(kTaken * static_cast<double>(k * database.codes.count) /
+      usual_taken_(kTaken * static_cast<double>(k) * static_cast<double>(database.codes.count) /
                    static_cast<double>(std::max<int64_t>(1, database.num_rows))) {
   for (int j = 0; j < this->tables(); ++j) {
     first_offsets_[j] = tables_.layout.first_offset(j);
@@ -231,6 +231,8 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
 }
 
 HashPlan HashQuery::plan(const uint64_t* query) {
+  start(query, all());
+  if (equal_are_enough()) return {true, cost_ = spent(), costs_.scan, candidates_, 0};
   start(query, all());
   bool hash = !too_much_at_first();
   if (hash) {
