@@ -89,7 +89,9 @@ class Hash:
         """Return the tables to search by; None for a scan."""
         if method == "hash":
             return self.tables(rows.codes)
-        return self._tables if method == "auto" and self._refuses(rows) is None else None
+        if method == "scan" or self._tables is None:  # first, as it takes no time
+            return None
+        return self._tables if self._refuses(rows) is None else None
 
     def _count(self, rows: Rows, queries: int, radius: Callable[[], int]) -> None:
         """Count queries that "auto" scans, and make tables where they would have paid, as far as these had to look."""
