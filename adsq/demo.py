@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from adsq import data, run_report, workflow
 from adsq.index import HammingIndex
 from adsq.networks import ModelConfig
-from adsq.objective import ObjectiveConfig
+from adsq.posterior import PosteriorConfig
 from adsq.training import TrainingConfig
 
 BITS = 32
@@ -26,7 +26,7 @@ def run(folder: Path, seed: int, say: Callable[[str], None]) -> None:
     )
     model = ModelConfig(BITS, dataset.num_classes, dataset.image_shape)
     schedule = TrainingConfig(epochs=workflow.default_epochs(dataset), seed=seed)
-    workflow.train(folder, dataset, split, model, ObjectiveConfig(), schedule, overwrite=True)
+    workflow.train(folder, dataset, split, model, PosteriorConfig(), schedule, overwrite=True)
 
     loaded = workflow.open_run(folder)
     scored = workflow.score(loaded, "average")

@@ -22,7 +22,7 @@ def make_objective(name: str, **fields: Any) -> Objective:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The schedule.
+    """The schedule; its defaults are those of the objective "adsq".
 
     Attributes:
         epochs: Passes over the training images.
@@ -41,8 +41,8 @@ class TrainingConfig:
     """
 
     epochs: int = 20
-    batch_size: int = 64
-    peak_lr: float = 2e-3
+    batch_size: int = 128
+    peak_lr: float = 3e-3
     weight_decay: float = 1e-4
     label_lr: float = 1e-3
     label_batch: int = 256
@@ -67,5 +67,5 @@ class TrainingConfig:
     @classmethod
     def default(cls, objective: str, **changes: Any) -> TrainingConfig:
         """Return the schedule that goes with an objective, with the given fields changed."""
-        own = {"batch_size": 128, "peak_lr": 3e-3} if objective == PosteriorConfig.name else {}
+        own = {"batch_size": 64, "peak_lr": 2e-3} if objective == ObjectiveConfig.name else {}
         return cls(**own | changes)

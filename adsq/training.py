@@ -20,7 +20,6 @@ from adsq.distributed import Share
 from adsq.joint import Joint
 from adsq.monitoring import TermLog, code_statistics, collapse_warning
 from adsq.networks import ADSQ, ImgNet
-from adsq.objective import ObjectiveConfig
 from adsq.posterior import PosteriorConfig
 from adsq.schedule import Objective, TrainingConfig, make_objective
 
@@ -36,9 +35,9 @@ class Trainer:
         model: The model; it is moved to `device` and trained in place.
         dataset: The images and their labels.
         indices: int64 [n], the training images.
-        objective: Terms and weights: a `PosteriorConfig` for "adsq", an `ObjectiveConfig` for "adsq-likelihood", which
-            is the default, or one of these names.
-        config: The schedule.
+        objective: Terms and weights: a `PosteriorConfig` for "adsq", which is the default, an `ObjectiveConfig` for
+            "adsq-likelihood", or one of these names.
+        config: The schedule, by default `TrainingConfig.default` for the objective.
         augmentation: By default `Augmentation.default` for the data set.
         device: Where to train.
 
@@ -69,8 +68,8 @@ class Trainer:
             raise ValueError(f"indices: expected at least 2 training images, got {len(indices)}")
         self.model = model.to(device).train()
         self.dataset, self.indices, self.device = dataset, indices, torch.device(device)
-        self.objective = make_objective(objective) if isinstance(objective, str) else objective or ObjectiveConfig()
-        self.config = config or TrainingConfig()
+        self.objective = make_objective(objective) if isinstance(objective, str) else objective or PosteriorConfig()
+        self.config = config or TrainingConfig.default(self.objective.name)
         self.augmentation = augmentation or Augmentation.default(dataset.name, dataset.image_shape)
         self.dtype = self._dtype()
         self._steps_a_read = 1 if self.device.type == "cpu" else 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ from adsq.index import HammingIndex
 
 settings.register_profile("adsq", deadline=None, derandomize=True)  # a shared machine has no steady clock
 settings.load_profile("adsq")
+
+
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and rich keeps what it finds when it is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -86,12 +86,41 @@ def test_searches_that_are_given_up(lists: bool, threads: int) -> None:
     *found, used = op.hash_topk(queries, codes, 20, False, *tables, *names)
     assert_equal(found, brute_topk(queries, database, 20))
     assert set(used.tolist()) == {0, 1, 2}
+    planned = op.hash_plans(queries, codes, 20, *tables, *names[:2])[:, 0].bool()
+    assert (used[planned] > 0).all() and (used[~planned] != 1).all()
     for i in range(30):  # alone and together give the same
         assert torch.equal(op.hash_topk(queries[i : i + 1], codes, 20, False, *tables, *names)[1][0], found[1][i])
     for radius in (0, 2, 8, 30):
         *found, used = op.hash_range(queries, codes, radius, False, *tables, *names)
         assert_equal(found, brute_range(queries, database, radius))
     assert set(used.tolist()) == {0}
+
+
+@native
+@pytest.mark.parametrize("count", [0, 1, 255, 5000, 100_000])
+def test_sample_is_of_the_codes(count: int) -> None:
+    codes = random_codes(count, 64, 0).sort(dim=0)[0]
+    sample = op.hash_tables(codes)[3].numpy().view(np.uint64).ravel()
+    assert len(sample) == min(count, max(256, count // 128))
+    assert np.isin(sample, codes.numpy().view(np.uint64)).all()
+
+
+@native
+def test_the_last_queries_left_to_a_scan_are_looked_up_as_well() -> None:
+    """A share of a scan is cheap for each of many queries only."""
+    codes = clustered(400_000, 64, 0.1, 0, 50)
+    tables = op.hash_tables(codes)
+    queries = torch.cat([clustered(63, 64, 0.1, 1, 50), clustered(400, 64, 0.2, 2, 50)])
+    plans = op.hash_plans(queries, codes, 10, *tables)
+    order = plans[:, 1].argsort()
+    shared, alone = plans[0, 2], op.hash_plans(queries[:1], codes, 10, *tables)[0, 2]
+    one = (plans[:, 1] - (shared + alone) / 2).abs().argmin()
+    assert shared < plans[one, 1] < alone
+    easy = torch.cat([queries[one : one + 1], queries[order[:63]]])
+    for among, used in [(torch.cat([queries[one : one + 1], queries[order]]), {0, 2}), (easy, {1})]:
+        *found, ways = op.hash_topk(among, codes, 10, False, *tables)
+        assert_equal(found, brute_topk(among, codes, 10))
+        assert ways[0].item() in used
 
 
 @settings(max_examples=20)
@@ -109,7 +138,7 @@ def test_a_mask_of_bits_and_an_order_of_bits_change_nothing(seed: int) -> None:
 def test_bad_tables_are_refused() -> None:
     codes = random_codes(100, 64, 0)
     tables, others = op.hash_tables(codes), op.hash_tables(random_codes(99, 64, 0))
-    for i in range(3):
+    for i in range(4):
         mixed = [*tables[:i], others[i], *tables[i + 1 :]]
         if [t.shape for t in mixed] == [t.shape for t in tables]:
             continue
@@ -215,7 +244,7 @@ def test_auto_does_not_make_large_tables(monkeypatch: pytest.MonkeyPatch) -> Non
         for i in range(8):
             index.search(index.reconstruct([i]), 10)
         assert has_tables(index) is made
-    assert sum(part.nbytes for part in index._storage.rows().hash._tables[1:]) == most
+    assert sum(part.nbytes for part in index._storage.rows().hash._tables[1:3]) == most
 
 
 def test_explain_says_what_is_left_to_the_scan() -> None:

@@ -123,3 +123,23 @@ def test_tables_and_claims(tmp_path):
     assert "| GreedyHash | penalty 0.1 | 4 | 0.820 |" in tables.tuning([records[2] | {"settings": {"penalty": 0.1}}])
     assert any("precision_at_n" in line for line in tables.figures(tmp_path, records))
     assert (tmp_path / "precision_recall.png").stat().st_size > 1000
+
+
+def test_parts_that_do_not_earn_their_place_are_named():
+    def record(method: str, seed: int, value: float, data: str = "fashion-mnist") -> dict:
+        code = {"map": value, "ndcg_at": {"100": value / 2}, "weighted_map": value / 4}
+        kind = "average" if methods.METHODS[method].nets == 2 else "f"
+        return study.job_of(method, data, 32, seed, 4, {}) | {"machine": "an abacus", "cpu_s": 7.2, kind: code}
+
+    values = {"adsq": (0.8, 0.7), "no-mixing": (0.7, 0.69), "no-balance": (0.6, 0.71), "no-annealing": (0.1,)}
+    records = [record(name, seed, value) for name, both in values.items() for seed, value in enumerate(both)]
+    records += [record("adsq-likelihood", 0, 0.5), record("likelihood-one", 0, 0.4)]
+    assert tables.verdicts(records) == [
+        "- Worse for every seed than the objective as it is: no mixing (-0.055), likelihood: one ImgNet (-0.100).",
+        "- Not worse for every seed: no balance (-0.095).",
+    ]
+    several = [record("adsq-one", 0, 0.8, "composites"), record("greedyhash", 0, 0.6, "composites")]
+    text = tables.text({"time": several})
+    for name, margin in {"mAP@all": "+0.200", "nDCG@100": "+0.100", "Weighted mAP@all": "+0.050"}.items():
+        part = text[text.index(name) :]
+        assert margin in part[: part.index("GreedyHash.")]

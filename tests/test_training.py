@@ -227,7 +227,7 @@ def test_damaged_checkpoints_are_refused(tmp_path):
 
 @pytest.mark.parametrize("where", ["weight", "label"])
 def test_non_finite_loss_names_step_and_term(where):
-    trainer = make_trainer(epochs=2, label_pretraining=5)
+    trainer = make_trainer(objective="adsq-likelihood", epochs=2, label_pretraining=5)
 
     def poison(step: int, terms: dict[str, float]) -> None:
         if step == 6:  # the second step of the second epoch

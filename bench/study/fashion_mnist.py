@@ -58,7 +58,8 @@ def run(dataset: data.ImageDataset, method: str, seed: int, epochs: int) -> dict
     torch.manual_seed(seed)
     model = ADSQ(ModelConfig(BITS, dataset.num_classes, dataset.image_shape))
     objective = ObjectiveConfig(**METHODS[method][1])
-    trainer = Trainer(model, dataset, split.training, objective, TrainingConfig(epochs=epochs, seed=seed))
+    config = TrainingConfig.default(objective.name, epochs=epochs, seed=seed)
+    trainer = Trainer(model, dataset, split.training, objective, config)
     with blocked_pytorch() if method == BLOCKED else nullcontext():
         trainer.fit()
     record: dict[str, Any] = {"method": method, "seed": seed, "bits": BITS, "epochs": epochs}

@@ -87,6 +87,7 @@ def run(root: str, job: dict[str, Any]) -> dict[str, Any]:
             "map": round(result.mean_average_precision, 5),
             "precision_at": {n: round(value, 5) for n, value in result.precision_at.items()},
             "ndcg_at": {n: round(value, 5) for n, value in result.ndcg_at.items()},
+            "weighted_map": result.weighted_mean_average_precision,  # None where images have one label each
             "recall": [round(value, 4) for value in result.recall],
             "precision": [None if value != value else round(value, 4) for value in result.precision],
         }

@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from adsq import data
 from adsq.files import write_text
 from adsq.networks import ADSQ, ModelConfig
+from adsq.objective import ObjectiveConfig
 from adsq.training import Trainer, TrainingConfig
 
 TURN = 6  # steps between two changes; the first of them is not counted
@@ -46,7 +47,8 @@ def make_trainer(root: Path, epochs: int) -> Trainer:
     split = data.make_split(dataset, "fashion-mnist-100-500", 0)
     torch.manual_seed(0)
     model = ADSQ(ModelConfig(BITS, dataset.num_classes, dataset.image_shape))
-    return Trainer(model, dataset, split.training, config=TrainingConfig(epochs=epochs))
+    config = TrainingConfig.default(ObjectiveConfig.name, epochs=epochs)
+    return Trainer(model, dataset, split.training, ObjectiveConfig(), config)
 
 
 def step_times(root: Path, epochs: int) -> dict[str, list[float]]:

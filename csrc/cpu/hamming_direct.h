@@ -77,10 +77,11 @@ struct Direct {
   using Distances = typename Isa::Distances;
   static constexpr int kCodes = Isa::kCodes;
 
-  // Adds codes 0..count-1 to a selection. group(i, d) sets d to the distances of the codes from i on, single(i) returns
-  // one distance, index(i) the index of a code.
-  template <class Group, class Single, class Index>
-  static ADSQ_INLINE void scan(int64_t count, Selection& selection, Group group, Single single, Index index) {
+  // Adds codes 0..count-1 to a selection. group(i, d) sets d to the distances of the codes from i on, vector(i) returns
+  // those of kCodes of them, single(i) one distance, index(i) the index of a code.
+  template <class Group, class Vector, class Single, class Index>
+  static ADSQ_INLINE void scan(int64_t count, Selection& selection, Group group, Vector vector, Single single,
+                               Index index) {
     if (selection.threshold < 0) return;
     Distances threshold = Isa::broadcast(selection.threshold);
     int64_t i = 0;
@@ -101,16 +102,31 @@ struct Direct {
       if (selection.threshold < 0) return;
       threshold = Isa::broadcast(selection.threshold);
     }
+    if constexpr (kCodes > 1) {
+      for (; i + kCodes <= count; i += kCodes) {
+        const Distances d = vector(i);
+        unsigned near = Isa::within(d, threshold);
+        if (__builtin_expect(near == 0, 1)) continue;
+        uint64_t values[kCodes];
+        Isa::store(values, d);
+        for (; near != 0; near &= near - 1) {
+          const int code = __builtin_ctz(near);
+          accept(selection, static_cast<int64_t>(values[code]), index(i + code));
+        }
+      }
+    }
     for (; i < count; ++i) accept(selection, single(i), index(i));
   }
 
+  template <int kVectors>
   static ADSQ_INLINE void group_distances(const Block& block, const uint64_t* query, int num_words, int64_t i,
                                           Distances* d) {
-    for (int v = 0; v < kGroup; ++v) d[v] = Isa::broadcast(0);
+    for (int v = 0; v < kVectors; ++v) d[v] = Isa::broadcast(0);
     for (int w = 0; w < num_words; ++w) {
       const Distances bits = Isa::broadcast(static_cast<int64_t>(query[w]));
       const uint64_t* words = block.words + w * block.stride + i;
-      for (int v = 0; v < kGroup; ++v) d[v] = Isa::add(d[v], Isa::differing(Isa::load_words(words + v * kCodes), bits));
+      for (int v = 0; v < kVectors; ++v)
+        d[v] = Isa::add(d[v], Isa::differing(Isa::load_words(words + v * kCodes), bits));
     }
   }
 
@@ -122,7 +138,12 @@ struct Direct {
       scan(
           block.count, selection,
           [&](int64_t i, Distances* d)
-              __attribute__((always_inline)) { group_distances(block, query, queries.num_words, i, d); },
+              __attribute__((always_inline)) { group_distances<kGroup>(block, query, queries.num_words, i, d); },
+          [&](int64_t i) __attribute__((always_inline)) {
+            Distances d;
+            group_distances<1>(block, query, queries.num_words, i, &d);
+            return d;
+          },
           [&](int64_t i) { return one_distance(block.words + i, block.stride, query, queries.num_words); },
           [&](int64_t i) { return block.index(i); });
       ended |= selection.threshold < 0;
@@ -134,7 +155,7 @@ struct Direct {
     int64_t i = 0;
     for (; i + kGroup * kCodes <= block.count; i += kGroup * kCodes) {
       Distances d[kGroup];
-      group_distances(block, query, num_words, i, d);
+      group_distances<kGroup>(block, query, num_words, i, d);
       for (int v = 0; v < kGroup; ++v) Isa::narrow(out + i + v * kCodes, d[v]);
     }
     for (; i < block.count; ++i) {
@@ -161,14 +182,16 @@ struct Direct {
     for (int64_t q = 0; q < queries.count; ++q) {
       Selection& selection = queries.selections[q];
       const uint64_t* words = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
-      alignas(64) uint64_t query[kMaxWords] = {};  // vectors may read beyond the last word
+      alignas(64) uint64_t query[kMaxWords];  // vectors may read beyond the last word
       for (int w = 0; w < queries.num_words; ++w) query[w] = words[w];
+      for (int w = queries.num_words; w % 8 != 0; ++w) query[w] = 0;
       const auto distances = vector(query);
       scan(
           count, selection,
           [&](int64_t i, Distances* d) __attribute__((always_inline)) {
             for (int v = 0; v < kGroup; ++v) d[v] = distances(rows + (i + v * kCodes) * width);
           },
+          [&](int64_t i) __attribute__((always_inline)) { return distances(rows + i * width); },
           [&](int64_t i) { return row_distance(rows + i * width, width, query); },
           [&](int64_t i) { return first + i; });
       ended |= selection.threshold < 0;

@@ -3,19 +3,24 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <limits>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "cpu/distinct_expand.h"
 #include "cpu/distinct_queries.h"
+#include "cpu/hamming_hash_costs.h"
 #include "cpu/hamming_hash_query.h"
 
 namespace adsq::cpu {
 namespace {
 
-constexpr int kMinBits = 4, kMaxPartBits = 22;
+constexpr int kMinBits = 4;
 constexpr int64_t kQueriesATask = 8;
+constexpr int64_t kLeastSample = 256, kMostSample = 1 << 15, kSampleShare = 128;
 
 // Calls task(first, last) for shares of the queries. What it throws is thrown when all threads are done.
 template <class Task>
@@ -47,31 +52,65 @@ class Trials {
   int64_t tried_ = 0, kept_ = 0, left_out_ = 0;
 };
 
+// Moves those queries from `rest` to the result which the tables would cost less than their shares of a scan: the fewer
+// queries share one, the more each takes.
+std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const Codes& codes, int64_t k,
+                                  std::vector<int64_t>& rest) {
+  const auto cost = [&](int64_t q) { return by_tables[static_cast<size_t>(q)]; };
+  std::stable_sort(rest.begin(), rest.end(), [&](int64_t a, int64_t b) { return cost(a) < cost(b); });
+  double sum = 0, least = std::numeric_limits<double>::infinity();
+  size_t best = 0;
+  for (size_t m = 0; m <= rest.size(); ++m) {
+    const auto left = static_cast<int64_t>(rest.size() - m);
+    const double all = sum + static_cast<double>(left) * HashCosts(codes, left, k).scan;
+    if (all < least) least = all, best = m;
+    if (m < rest.size()) sum += cost(rest[m]);
+  }
+  std::vector<int64_t> worth(rest.begin(), rest.begin() + static_cast<int64_t>(best));
+  rest.erase(rest.begin(), rest.begin() + static_cast<int64_t>(best));
+  std::sort(worth.begin(), worth.end());
+  std::sort(rest.begin(), rest.end());
+  return worth;
+}
+
 // Searches the queries one after the other, search(number) by the tables, and returns those to be scanned. `used` is of
-// all queries, of which queries.codes are the distinct ones.
+// all queries, of which queries.codes are the distinct ones. `k` is 0 for a search within a radius.
 template <class Search>
 std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCodes& database, const HashTables& tables,
-                                bool force, uint8_t* used, const Threads& threads, Search search) {
+                                int64_t k, bool force, uint8_t* used, const Threads& threads, Search search) {
   const Codes& codes = queries.codes;
   const auto words = query_words(scan_kernels(), codes);
   std::vector<uint8_t> ways(static_cast<size_t>(codes.count));
-  share_queries(codes.count, threads, [&](int64_t first, int64_t last) {
-    HashQuery query(database, tables, codes.count);
-    Expander expander(database);
-    Trials trials(force);
-    for (int64_t q = first; q < last; ++q) {
-      if (!trials.next()) continue;
-      if (q + 1 < last) query.prefetch(words.get() + (q + 1) * codes.num_words());
-      const bool done = search(query, expander, words.get() + q * codes.num_words(), q);
-      trials.add(done);
-      ways[static_cast<size_t>(q)] = done ? 1 : query.began() ? 2 : 0;
-    }
-  });
+  std::vector<double> by_tables(ways.size(), std::numeric_limits<double>::infinity());
+  const auto run = [&](const std::vector<int64_t>& some, int64_t scanned) {
+    const auto count = static_cast<int64_t>(some.size());
+    const auto words_of = [&](int64_t i) { return words.get() + some[static_cast<size_t>(i)] * codes.num_words(); };
+    share_queries(count, threads, [&](int64_t first, int64_t last) {
+      HashQuery query(database, tables, scanned, k);
+      Expander expander(database);
+      Trials trials(force);
+      for (int64_t i = first; i < last; ++i) {
+        if (!trials.next()) continue;
+        if (i + 2 < last) query.prefetch(words_of(i + 2));
+        if (i + 1 < last) query.prefetch_rows(words_of(i + 1));
+        const auto q = static_cast<size_t>(some[static_cast<size_t>(i)]);
+        const bool done = search(query, expander, words_of(i), static_cast<int64_t>(q));
+        trials.add(done);
+        ways[q] = done ? 1 : query.began() ? 2 : ways[q];
+        by_tables[q] = query.cost();
+      }
+    });
+  };
+  std::vector<int64_t> all(ways.size()), rest;
+  std::iota(all.begin(), all.end(), 0);
+  run(all, codes.count);
+  const auto not_done = [&](int64_t q) { return ways[static_cast<size_t>(q)] != 1; };
+  std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
+  const std::vector<int64_t> worth = worth_tables(by_tables, database.codes, k, rest);
+  run(worth, static_cast<int64_t>(rest.size()));
+  std::copy_if(worth.begin(), worth.end(), std::back_inserter(rest), not_done);
+  std::sort(rest.begin(), rest.end());
   for (size_t q = 0; q < queries.numbers.size(); ++q) used[q] = ways[static_cast<size_t>(queries.numbers[q])];
-  std::vector<int64_t> rest;
-  for (int64_t q = 0; q < codes.count; ++q) {
-    if (ways[static_cast<size_t>(q)] != 1) rest.push_back(q);
-  }
   return rest;
 }
 
@@ -99,8 +138,12 @@ int64_t HashLayout::first_offset(int table) const {
   return first;
 }
 
-void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions,
-                      uint8_t* rows) {
+int64_t HashLayout::sample_size(int64_t count) {
+  return std::min(count, std::clamp(count / kSampleShare, kLeastSample, kMostSample));
+}
+
+void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions, uint8_t* rows,
+                      uint8_t* sample) {
   std::vector<int32_t> parts(static_cast<size_t>(codes.count));
   uint64_t words[kMaxWords];
   for (int j = 0; j < layout.num_tables; ++j) {
@@ -116,6 +159,14 @@ void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* off
       std::memcpy(row, codes.rows + own[i] * codes.width, static_cast<size_t>(codes.width));
     }
   }
+  // At random, since codes may come in any order; one from each of as many stretches.
+  std::mt19937_64 random(static_cast<uint64_t>(codes.count));
+  const int64_t size = HashLayout::sample_size(codes.count);
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t first = codes.count * i / size, room = codes.count * (i + 1) / size - first;
+    const int64_t code = first + static_cast<int64_t>(random() % static_cast<uint64_t>(room));
+    std::memcpy(sample + i * codes.width, codes.rows + code * codes.width, static_cast<size_t>(codes.width));
+  }
 }
 
 void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t k, bool force,
@@ -123,14 +174,14 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
   const DistinctQueries distinct(queries);
   const std::vector<int64_t>& places = distinct.first;
   const auto search = [&](HashQuery& query, Expander& expander, const uint64_t* words, int64_t q) {
-    if (!query.nearest(words, k, force)) return false;
+    if (!query.nearest(words, force)) return false;
     const int64_t place = places[static_cast<size_t>(q)] * k;
     const int64_t written = expander.expand(query.found(), k, distances + place, ids + place);
     std::fill(distances + place + written, distances + place + k, kNoDistance);
     std::fill(ids + place + written, ids + place + k, kNoIndex);
     return true;
   };
-  const std::vector<int64_t> rest = try_tables(distinct, database, tables, force, used, threads, search);
+  const std::vector<int64_t> rest = try_tables(distinct, database, tables, k, force, used, threads, search);
   if (static_cast<int64_t>(rest.size()) == queries.count)
     return scan_topk(queries, database, k, distances, ids, threads);
   if (!rest.empty()) {
@@ -151,9 +202,18 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k) {
   const auto words = query_words(scan_kernels(), queries);
-  HashQuery search(database, tables, queries.count);
+  HashQuery search(database, tables, queries.count, k);
   std::vector<HashPlan> plans;
-  for (int64_t q = 0; q < queries.count; ++q) plans.push_back(search.plan(words.get() + q * queries.num_words(), k));
+  std::vector<double> by_tables;
+  std::vector<int64_t> rest;
+  for (int64_t q = 0; q < queries.count; ++q) {
+    plans.push_back(search.plan(words.get() + q * queries.num_words()));
+    by_tables.push_back(search.cost());
+    if (!plans.back().hash) rest.push_back(q);
+  }
+  for (const int64_t q : worth_tables(by_tables, database.codes, k, rest)) plans[static_cast<size_t>(q)].hash = true;
+  const double scan = HashCosts(database.codes, static_cast<int64_t>(rest.size()), k).scan;
+  for (HashPlan& plan : plans) plan.scan_cost = scan;
   return plans;
 }
 
@@ -167,7 +227,7 @@ RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const 
     if (done) keys[static_cast<size_t>(q)] = query.keys();
     return done;
   };
-  const std::vector<int64_t> rest = try_tables(distinct, database, tables, force, used, threads, search);
+  const std::vector<int64_t> rest = try_tables(distinct, database, tables, 0, force, used, threads, search);
   if (static_cast<int64_t>(rest.size()) == distinct.codes.count) {
     return distinct_range(queries, database, radius, threads);
   }

@@ -8,7 +8,7 @@
 
 namespace adsq::cpu {
 
-constexpr int kMaxTables = 64;
+constexpr int kMaxTables = 64, kMaxPartBits = 22;
 
 // Part j of a code are its bits starts[j]..starts[j + 1] - 1. A table has a bucket for each value of its part.
 struct HashLayout {
@@ -19,6 +19,8 @@ struct HashLayout {
   int bits(int table) const { return starts[table + 1] - starts[table]; }
   // Where the bucket offsets of each table begin; and of table num_tables, how many there are.
   int64_t first_offset(int table) const;
+  // How many of the codes tell how far the nearest to a query may be.
+  static int64_t sample_size(int64_t count);
 };
 
 // Buckets one after the other: those of table j begin at offsets[first_offset(j) + part], counted from j * count.
@@ -27,10 +29,11 @@ struct HashTables {
   const int32_t* offsets;
   const int32_t* positions;  // [table][count]: which code
   const uint8_t* rows;       // [table][count][width]: the codes themselves
+  const uint8_t* sample;     // [sample_size(count)][width]
 };
 
-void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions,
-                      uint8_t* rows);
+void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions, uint8_t* rows,
+                      uint8_t* sample);
 
 // What the search of a query by the tables takes, in nanoseconds on the machine that the model was made on, and a scan.
 struct HashPlan {

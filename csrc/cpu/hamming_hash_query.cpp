@@ -1,6 +1,7 @@
 #include "cpu/hamming_hash_query.h"
 
 #include <cmath>
+#include <limits>
 
 #include "cpu/distinct_expand.h"
 
@@ -9,8 +10,6 @@ namespace {
 
 constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
-constexpr double kStake = 0.1;          // share of a scan that may be lost before it, where codes cluster
-constexpr double kClustered = 2;        // how much fuller buckets then are than on average
 constexpr int64_t kFirstStretch = 16;   // codes of a bucket that are compared before any is taken
 
 // As in hamming_direct.h: this file is compiled for any processor.
@@ -38,30 +37,21 @@ void sort_keys(std::vector<uint64_t>& keys, int64_t num_codes, int64_t num_dista
   for (int shift = 0; (num_distances - 1) >> shift > 0; shift += kBits) pass(kIndexBits + shift);
 }
 
-double choose(int n, int k) {
-  if (k > n) return 0;
-  double ways = 1;
-  for (int i = 0; i < k; ++i) ways = ways * (n - i) / (i + 1);
-  return ways;
-}
-
 }  // namespace
 
-HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t num_queries)
+HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t scanned, int64_t k)
     : database_(database),
       tables_(tables),
       kernels_(scan_kernels()),
-      num_queries_(num_queries),
-      costs_(database.codes, num_queries, 0),
-      counts_(static_cast<size_t>(all() + 1)) {
+      k_(k),
+      costs_(database.codes, scanned, k),
+      counts_(static_cast<size_t>(all() + 1)),
+      sample_counts_(static_cast<size_t>(all() + 1)),
+      usual_radius_(usual_radius()) {
   for (int j = 0; j < this->tables(); ++j) {
     first_offsets_[j] = tables_.layout.first_offset(j);
     masks_[j] = ((uint64_t{1} << tables_.layout.bits(j)) - 1) << tables_.layout.starts[j] % 64;
   }
-}
-
-int64_t HashQuery::rows_of(int64_t code) const {
-  return database_.offsets == nullptr ? 1 : Expander::count(database_, code);
 }
 
 // Calls visit(place of the first code in the table, how many) for the buckets of a step.
@@ -93,23 +83,26 @@ void HashQuery::buckets(int32_t r, Visit visit) const {
   }
 }
 
-void HashQuery::start(const uint64_t* query, int32_t threshold, int64_t k) {
+void HashQuery::start(const uint64_t* query, int32_t threshold) {
   query_ = query;
   for (int j = 0; j < tables(); ++j) parts_[j] = part_of(query, tables_.layout, j);
   selection_.threshold = threshold;
   selection_.count = selection_.limit = 0;
   selection_.query = 0;
   found_.clear();
-  std::fill(counts_.begin(), counts_.end(), 0);
-  k_ = k;
-  costs_ = HashCosts(database_.codes, num_queries_, k);
+  if (k_ > 0) std::fill(counts_.begin(), counts_.end(), 0);
   rows_within_ = steps_ = probes_ = candidates_ = taken_ = 0;
+  std::fill_n(levels_, num_levels_, Level{});
+  num_levels_ = 0;
+  expected_radius_ = -1;
+  cost_ = std::numeric_limits<double>::infinity();
 }
 
 void HashQuery::step(int32_t r) {
   const int table = r % tables();
   const Codes& codes = database_.codes;
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
+  const int64_t probes = probes_, candidates = candidates_;
   buckets(r, [&](int64_t first, int64_t count) {
     ++probes_;
     candidates_ += count;
@@ -124,6 +117,9 @@ void HashQuery::step(int32_t r) {
     }
   });
   ++steps_;
+  num_levels_ = r / tables() + 1;
+  levels_[r / tables()].probes += static_cast<double>(probes_ - probes);
+  levels_[r / tables()].candidates += static_cast<double>(candidates_ - candidates);
 }
 
 // Whether a step before r met a code, given how it differs from the query.
@@ -140,6 +136,7 @@ void HashQuery::take(int32_t r, int table) {
   taken_ += selection_.count;
   const Codes& codes = database_.codes;
   const int64_t start = table * codes.count;
+  const bool lists = k_ > 0 && database_.offsets != nullptr;
   const size_t old = found_.size();
   uint64_t differing[kMaxWords];
   for (int64_t i = 0; i < selection_.count; ++i) {
@@ -149,14 +146,16 @@ void HashQuery::take(int32_t r, int table) {
     std::memcpy(differing, tables_.rows + place * codes.width, static_cast<size_t>(codes.width));
     for (int w = 0; w < codes.num_words(); ++w) differing[w] ^= query_[w];
     if (met_before(differing, r)) continue;
-    const int64_t code = tables_.positions[place];
-    found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(code));
-    if (k_ > 0 && database_.offsets != nullptr) __builtin_prefetch(database_.offsets + code);
+    if (lists) __builtin_prefetch(tables_.positions + place);
+    found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(place));
   }
   selection_.count = 0;
   if (k_ == 0) return;
+  if (lists) {
+    for (size_t i = old; i < found_.size(); ++i) __builtin_prefetch(database_.offsets + code_of(found_[i]));
+  }
   for (size_t i = old; i < found_.size(); ++i) {
-    const int64_t rows = rows_of(index_of(found_[i]));
+    const int64_t rows = lists ? Expander::count(database_, code_of(found_[i])) : 1;
     counts_[static_cast<size_t>(distance_of(found_[i]))] += rows;
     if (distance_of(found_[i]) > selection_.threshold) continue;
     rows_within_ += rows;
@@ -167,50 +166,20 @@ void HashQuery::take(int32_t r, int table) {
   }
 }
 
-double HashQuery::cost_of(int32_t r) const {
-  const int bits = tables_.layout.bits(r % tables());
-  // Near buckets are as full as those before, or as all are on average.
-  const double average = static_cast<double>(database_.codes.count) / static_cast<double>(uint64_t{1} << bits);
-  const double seen = static_cast<double>(candidates_) / static_cast<double>(std::max<int64_t>(1, probes_));
-  const double size = r < 2 * tables() ? std::max(average, seen / bits) : std::max(average, seen);
-  return choose(bits, r / tables()) * (costs_.bucket + size * costs_.candidate);
-}
-
-double HashQuery::cost_until(int32_t first, int32_t last) const {
-  double cost = 0;
-  for (int32_t r = first; r <= last && cost <= costs_.scan; ++r) cost += cost_of(r);
-  return cost;
-}
-
-// Whether a scan seems cheaper than the steps from r on. The k-th neighbour is no farther than the threshold, and
-// mostly no farther than it would be among random codes. Where codes cluster about the query the threshold falls with
-// every step, and what little can be lost is worth another.
-bool HashQuery::gives_up(int32_t r) {
-  if (spent() + cost_until(r, std::min(selection_.threshold, std::max(r, usual_radius()))) <= costs_.scan) return false;
-  const double all_buckets = static_cast<double>(uint64_t{1} << tables_.layout.bits(0));
-  const double average = static_cast<double>(probes_) * static_cast<double>(database_.codes.count) / all_buckets;
-  const bool clustered = static_cast<double>(candidates_) > kClustered * average;
-  return !clustered || spent() + cost_of(r) > kStake * costs_.scan;
-}
-
-// How far the k-th neighbour is among as many random codes.
-int32_t HashQuery::usual_radius() {
-  if (usual_k_ == k_) return usual_radius_;
-  double ways = std::ldexp(static_cast<double>(database_.codes.count), -all()), within = ways;
-  int32_t d = 0;
-  for (; d < all() && within < static_cast<double>(k_); ++d) {
-    ways = ways * (all() - d) / (d + 1);
-    within += ways;
+void HashQuery::prefetch(const uint64_t* query) const {
+  for (int j = 0; j < tables(); ++j) {
+    __builtin_prefetch(tables_.offsets + first_offsets_[j] + part_of(query, tables_.layout, j));
   }
-  usual_k_ = k_;
-  return usual_radius_ = d;
 }
 
-double HashQuery::spent() const {
-  // A scan, too, has work with a code that is found.
-  const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
-  return costs_.bucket * static_cast<double>(probes_) + costs_.candidate * static_cast<double>(candidates_) +
-         costs_.taken * static_cast<double>(taken_) - found;
+void HashQuery::prefetch_rows(const uint64_t* query) const {
+  constexpr int64_t kBytes = 128;
+  const Codes& codes = database_.codes;
+  for (int j = 0; j < tables(); ++j) {
+    const int64_t place = tables_.offsets[first_offsets_[j] + part_of(query, tables_.layout, j)];
+    const uint8_t* first = tables_.rows + (j * codes.count + place) * codes.width;
+    for (int64_t i = 0; i <= kBytes; i += 64) __builtin_prefetch(first + i);
+  }
 }
 
 // Returns how many codes a step meets, and has the first of each bucket fetched into the cache.
@@ -220,24 +189,11 @@ int64_t HashQuery::fetch(int32_t r) const {
   return total;
 }
 
-void HashQuery::prefetch(const uint64_t* query) const {
-  for (int j = 0; j < tables(); ++j) {
-    __builtin_prefetch(tables_.offsets + first_offsets_[j] + part_of(query, tables_.layout, j));
-  }
-}
-
-// Of the buckets that differ in no bit.
-double HashQuery::first_cost() const {
-  int64_t candidates = 0;
-  for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
-  return costs_.bucket * tables() + costs_.candidate * static_cast<double>(candidates);
-}
-
-bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
-  start(query, all(), k);
+bool HashQuery::nearest(const uint64_t* query, bool force) {
+  start(query, all());
   if (!force && first_cost() > costs_.scan / 2) return false;
   for (int32_t r = 0; r <= all(); ++r) {
-    if (!force && r >= tables() && gives_up(r)) return false;
+    if (!force && r > 0 && r % tables() == 0 && gives_up(r)) return false;
     step(r);
     if (selection_.threshold <= r) break;
   }
@@ -246,41 +202,26 @@ bool HashQuery::nearest(const uint64_t* query, int64_t k, bool force) {
 }
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
-  start(query, std::min(radius, all()), 0);
-  double probes = 0, candidates = 0;
-  if (!force) {
-    for (int32_t r = 0; r <= selection_.threshold; ++r) {
-      probes += choose(tables_.layout.bits(r % tables()), r / tables());
-      if (probes * costs_.bucket > costs_.scan) return false;
-    }
-    for (int32_t r = 0; r <= selection_.threshold; ++r) candidates += static_cast<double>(fetch(r));
-    if (probes * costs_.bucket + candidates * costs_.candidate > costs_.scan) return false;
-  }
+  start(query, std::min(radius, all()));
+  if (!force && !counts_buckets()) return false;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && r >= tables()) {
-      // What is left has no more codes that are near enough, and so met again, than what was read.
-      const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
-      const double each = costs_.candidate + std::max(0.0, costs_.taken - costs_.found) * near;
-      const double left = (probes - static_cast<double>(probes_)) * costs_.bucket +
-                          (candidates - static_cast<double>(candidates_)) * each;
-      if (spent() + left > costs_.scan) return false;
-    }
+    if (!force && r >= tables() && left_within() > costs_.scan) return false;
     step(r);
   }
   finish();
   return true;
 }
 
-HashPlan HashQuery::plan(const uint64_t* query, int64_t k) {
-  start(query, all(), k);
-  double cost = first_cost();
-  bool hash = cost <= costs_.scan / 2;
+HashPlan HashQuery::plan(const uint64_t* query) {
+  start(query, all());
+  bool hash = first_cost() <= costs_.scan / 2;
   if (hash) {
     for (int32_t r = 0; r < tables(); ++r) step(r);
-    cost = spent() + cost_until(tables(), std::min(selection_.threshold, usual_radius()));
     hash = selection_.threshold < tables() || !gives_up(tables());
   }
-  return {hash, cost, costs_.scan, candidates_, selection_.threshold};
+  const int32_t radius = expected_radius_ < 0 ? selection_.threshold : std::min(selection_.threshold, expected_radius_);
+  if (!std::isfinite(cost_)) cost_ = hash ? spent() : first_cost();
+  return {hash, cost_, costs_.scan, candidates_, radius};
 }
 
 FoundCodes HashQuery::found() {
@@ -293,11 +234,16 @@ FoundCodes HashQuery::found() {
   return {distances_.data(), codes_.data(), static_cast<int64_t>(codes_.size()), false};
 }
 
-// Drops what was taken before the threshold was as low as it is.
+// Drops what was taken before the threshold was as low as it is, and looks up which codes the others are.
 void HashQuery::finish() {
+  constexpr size_t kAhead = 16;
   const int64_t limit = selection_.threshold;
   found_.erase(std::remove_if(found_.begin(), found_.end(), [limit](uint64_t key) { return distance_of(key) > limit; }),
                found_.end());
+  for (size_t i = 0; i < found_.size(); ++i) {
+    if (i + kAhead < found_.size()) __builtin_prefetch(tables_.positions + index_of(found_[i + kAhead]));
+    found_[i] = (found_[i] & ~kIndexMask) | static_cast<uint64_t>(code_of(found_[i]));
+  }
   sort_keys(found_, database_.codes.count, all() + 1);
 }
 

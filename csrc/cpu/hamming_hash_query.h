@@ -24,63 +24,86 @@ inline uint32_t part_of(const uint64_t* words, const HashLayout& layout, int tab
 // After it, all codes within distance r are found. A code is taken at the first step that meets it, and at no other.
 class HashQuery {
  public:
-  HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t num_queries);
-  ~HashQuery() { std::free(selection_.keys); }
+  // A scan is shared by `scanned` queries. `k` is 0 for searches within a radius.
+  HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t scanned, int64_t k);
+  ~HashQuery() {
+    std::free(selection_.keys);
+    std::free(sample_.keys);
+  }
   HashQuery(const HashQuery&) = delete;
   HashQuery& operator=(const HashQuery&) = delete;
 
   // Find the codes that hold the k nearest rows, or all within a radius. Return false, having stopped, where a scan is
   // cheaper and `force` is not set; began() tells whether any bucket was read.
-  bool nearest(const uint64_t* query, int64_t k, bool force);
+  bool nearest(const uint64_t* query, bool force);
   bool within(const uint64_t* query, int32_t radius, bool force);
   bool began() const { return steps_ > 0; }
+  // Then: what the whole search would take, as far as it is known; at least so much, where that is more than a scan.
+  double cost() const { return cost_; }
 
-  // Has what the search of a later query reads first fetched into the cache.
+  // Has what the searches of later queries read first fetched into the cache: of the next but one, and of the next.
   void prefetch(const uint64_t* query) const;
+  void prefetch_rows(const uint64_t* query) const;
 
   // What `nearest` decides before and after the steps that every search begins with.
-  HashPlan plan(const uint64_t* query, int64_t k);
+  HashPlan plan(const uint64_t* query);
 
   // What was found, ascending: distance << kIndexBits | code. And the same in two lists, until the next search.
   const std::vector<uint64_t>& keys() const { return found_; }
   FoundCodes found();
 
  private:
-  void start(const uint64_t* query, int32_t threshold, int64_t k);
+  void start(const uint64_t* query, int32_t threshold);
   void step(int32_t r);
   void take(int32_t r, int table);
   bool met_before(const uint64_t* differing, int32_t r) const;
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
   int64_t fetch(int32_t r) const;
-  bool gives_up(int32_t r);
-  int32_t usual_radius();
-  double spent() const;
-  double first_cost() const;
-  double cost_of(int32_t r) const;
-  double cost_until(int32_t first, int32_t last) const;
   void finish();
-  int64_t rows_of(int64_t code) const;
+  int64_t code_of(uint64_t key) const { return tables_.positions[index_of(key)]; }
   int tables() const { return tables_.layout.num_tables; }
   int32_t all() const { return static_cast<int32_t>(8 * database_.codes.width); }
+
+  // What it will take (hamming_hash_choice.cpp).
+  double first_cost() const;
+  double spent() const;
+  double fullness(int flips, int bits) const;
+  double left_nearest(int32_t r, int32_t last) const;
+  bool gives_up(int32_t r);
+  void expect_radius();
+  int32_t usual_radius() const;
+  bool counts_buckets();
+  double left_within() const;
+
+  // What buckets with so many bits differing held.
+  struct Level {
+    double probes, candidates;
+    double fullness() const { return candidates / probes; }
+  };
 
   const DistinctCodes& database_;
   const HashTables& tables_;
   const ScanKernels& kernels_;
-  const int64_t num_queries_;
-  HashCosts costs_;
+  const int64_t k_;
+  const HashCosts costs_;
   const uint64_t* query_ = nullptr;
   int64_t first_offsets_[kMaxTables];
   uint32_t parts_[kMaxTables];
   uint64_t masks_[kMaxTables];  // of parts, where codes have one word
   Selection selection_{};
-  std::vector<uint64_t> found_;
+  std::vector<uint64_t> found_;  // distance << kIndexBits | place in the tables; when all is found, | code
   std::vector<int32_t> distances_;
   std::vector<int64_t> codes_;
   std::vector<int64_t> counts_;  // rows at each distance
-  int64_t usual_k_ = -1;
-  int32_t usual_radius_ = 0;
-  int64_t k_ = 0, rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
+  Level levels_[kMaxPartBits + 1] = {};
+  int num_levels_ = 0;
+  Selection sample_{};
+  std::vector<int64_t> sample_counts_;
+  const int32_t usual_radius_;
+  int32_t expected_radius_ = 0;
+  double all_probes_ = 0, all_candidates_ = 0, cost_ = 0;
+  int64_t rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
 };
 
 }  // namespace adsq::cpu

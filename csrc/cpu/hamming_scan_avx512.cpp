@@ -105,14 +105,15 @@ struct Isa {
     int64_t width;
     __mmask64 read, tail, used;
     __m512i places;
+    // Made for every few rows: no loops.
     explicit Rows(int64_t row_width)
-        : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)), used(0) {
-      alignas(64) uint8_t from[64];
-      for (int i = 0; i < 64; ++i) {
-        from[i] = static_cast<uint8_t>((i / 8) * width + i % 8);
-        used |= static_cast<__mmask64>(i % 8 < width) << i;
-      }
-      places = _mm512_load_si512(from);
+        : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)) {
+      constexpr uint64_t kEach = 0x0101010101010101;
+      const __m512i rows = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), bytes = _mm512_set1_epi64(0x0706050403020100);
+      places = _mm512_add_epi64(
+          bytes,
+          _mm512_mullo_epi64(rows, _mm512_set1_epi64(static_cast<int64_t>(kEach * static_cast<uint64_t>(row_width)))));
+      used = kEach * (first_bytes(row_width) & 0xFF);
     }
     ADSQ_INLINE __m512i words(const uint8_t* rows) const {
       return _mm512_maskz_permutexvar_epi8(used, places, _mm512_maskz_loadu_epi8(read, rows));
@@ -152,6 +153,7 @@ struct Isa {
   };
 
   static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    if (count < 8) return 0;
     const Rows reader(width);
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {

@@ -11,18 +11,18 @@ from adsq.kernels.hamming_topk import op as search
 
 
 @plain_op("adsq::hash_tables")
-def hash_tables(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 [D, B] -> bucket offsets int32, codes by bucket int32 [tables, D] and uint8 [tables, D, B]."""
+def hash_tables(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """uint8 [D, B] -> bucket offsets int32, codes by bucket int32 [tables, D] and uint8 [tables, D, B], some codes."""
     positions = codes.new_empty((0, codes.shape[0]), dtype=torch.int32)  # no tables
-    return codes.new_empty(0, dtype=torch.int32), positions, codes.new_empty((0, *codes.shape))
+    return codes.new_empty(0, dtype=torch.int32), positions, codes.new_empty((0, *codes.shape)), codes[:0].clone()
 
 
 @torch.library.register_fake("adsq::hash_tables")
-def _(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    entries = torch.library.get_ctx().new_dynamic_size()
-    tables = torch.library.get_ctx().new_dynamic_size()
+def _(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    entries, tables, some = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
     positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
-    return codes.new_empty(entries, dtype=torch.int32), positions, codes.new_empty(tables, *codes.shape)
+    rows = codes.new_empty(tables, *codes.shape)
+    return codes.new_empty(entries, dtype=torch.int32), positions, rows, codes.new_empty(some, codes.shape[1])
 
 
 @plain_op("adsq::hash_topk")
@@ -34,6 +34,7 @@ def hash_topk(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -54,6 +55,7 @@ def _(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -72,6 +74,7 @@ def hash_range(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -92,6 +95,7 @@ def _(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -110,6 +114,7 @@ def hash_plans(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
@@ -125,6 +130,7 @@ def _(
     table_offsets: Tensor,
     positions: Tensor,
     table_rows: Tensor,
+    sample: Tensor,
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:

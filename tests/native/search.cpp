@@ -118,16 +118,17 @@ struct Distinct {
 struct Tables {
   cpu::HashLayout layout;
   Buffer<int32_t> offsets, positions;
-  Buffer<uint8_t> rows;
+  Buffer<uint8_t> rows, sample;
 
   explicit Tables(const cpu::Codes& codes)
       : layout(codes.width, codes.count),
         offsets(layout.first_offset(layout.num_tables)),
         positions(layout.num_tables * codes.count),
-        rows(layout.num_tables * codes.count * codes.width, kPageEnd) {
-    cpu::make_hash_tables(codes, layout, offsets.data(), positions.data(), rows.data());
+        rows(layout.num_tables * codes.count * codes.width, kPageEnd),
+        sample(cpu::HashLayout::sample_size(codes.count) * codes.width, kPageEnd) {
+    cpu::make_hash_tables(codes, layout, offsets.data(), positions.data(), rows.data(), sample.data());
   }
-  cpu::HashTables tables() const { return {layout, offsets.data(), positions.data(), rows.data()}; }
+  cpu::HashTables tables() const { return {layout, offsets.data(), positions.data(), rows.data(), sample.data()}; }
 };
 
 void compare_hash(const DataSet& data, const cpu::DistinctCodes& database, const Tables& tables, const Found& near,

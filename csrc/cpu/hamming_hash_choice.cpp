@@ -1,0 +1,129 @@
+// What a search by hash tables will take, as far as can be told before and in the midst of it.
+#include <cmath>
+
+#include "cpu/hamming_hash_query.h"
+
+namespace adsq::cpu {
+namespace {
+
+constexpr double kTaken = 5;       // codes that are taken for each that is wanted, at most k
+constexpr double kFarther = 0.25;  // of searches, which end a step later than expected
+constexpr double kGrowth = 3;      // codes within r + 1 bits for each within r, where there are few
+constexpr double kSure = 0.85;     // of a scan, for estimates err
+constexpr double kMostScans = 2;   // that a search may seem to take, with what is spent, before it is given up
+
+double choose(int n, int k) {
+  if (k > n) return 0;
+  double ways = 1;
+  for (int i = 0; i < k; ++i) ways = ways * (n - i) / (i + 1);
+  return ways;
+}
+
+}  // namespace
+
+// Of the buckets that differ in no bit.
+double HashQuery::first_cost() const {
+  int64_t candidates = 0;
+  for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
+  return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates);
+}
+
+double HashQuery::spent() const {
+  // A scan, too, has work with a code that is found.
+  const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
+  return costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
+         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) - found;
+}
+
+// How full buckets are that differ in so many bits. About a query that has a cluster they become less full by about the
+// same factor with each bit, until they are as full as all are on average.
+double HashQuery::fullness(int flips, int bits) const {
+  const double average = static_cast<double>(database_.codes.count) / static_cast<double>(uint64_t{1} << bits);
+  int known = flips;
+  while (known > 0 && levels_[known].probes == 0) --known;
+  if (levels_[known].probes == 0) return average;
+  double ratio = 1 / static_cast<double>(bits);
+  if (known > 0) ratio = std::min(1.0, levels_[known].fullness() / std::max(average, levels_[known - 1].fullness()));
+  return std::max(average, levels_[known].fullness() * std::pow(ratio, flips - known));
+}
+
+// What the steps from r on take if the last is `last`.
+double HashQuery::left_nearest(int32_t r, int32_t last) const {
+  const double share = static_cast<double>(database_.codes.count) / static_cast<double>(database_.num_rows);
+  const double taken = kTaken * share * static_cast<double>(k_) - static_cast<double>(taken_);
+  double cost = costs_.taken * std::max(0.0, taken);
+  for (; r <= last + 1 && cost <= costs_.alone; ++r) {
+    const int bits = tables_.layout.bits(r % tables()), flips = r / tables();
+    const double step = costs_.step + choose(bits, flips) * (costs_.bucket + fullness(flips, bits) * costs_.candidate);
+    cost += r <= last ? step : last < selection_.threshold ? kFarther * step : 0;
+  }
+  return cost;
+}
+
+// Whether a scan seems cheaper than the steps from r on. What is spent already counts only where the estimates have
+// proved wrong.
+bool HashQuery::gives_up(int32_t r) {
+  const double most = r > tables() ? costs_.scan : kSure * costs_.scan;
+  double left = left_nearest(r, selection_.threshold);
+  if (left > most) {
+    if (expected_radius_ < 0) expect_radius();
+    left = left_nearest(r, std::min(selection_.threshold, std::max(r, expected_radius_)));
+  }
+  cost_ = spent() + left;
+  return left > most || cost_ > kMostScans * costs_.scan;
+}
+
+// Estimates the distance of the k-th row from a sample of codes; at most what it is among random codes.
+void HashQuery::expect_radius() {
+  expected_radius_ = usual_radius_;
+  const Codes& codes = database_.codes;
+  const int64_t size = HashLayout::sample_size(codes.count);
+  sample_.threshold = std::min(selection_.threshold, expected_radius_);
+  sample_.count = sample_.limit = 0;
+  kernels_.scan_rows(tables_.sample, codes.width, size, 0, {query_, codes.num_words(), &sample_, 1});
+  std::fill(sample_counts_.begin(), sample_counts_.end(), 0);
+  for (int64_t i = 0; i < sample_.count; ++i) ++sample_counts_[static_cast<size_t>(distance_of(sample_.keys[i]))];
+  const double wanted = static_cast<double>(k_) * static_cast<double>(size) / static_cast<double>(database_.num_rows);
+  double within = 0;
+  for (int32_t r = 0; r <= sample_.threshold; ++r) {
+    within += static_cast<double>(sample_counts_[static_cast<size_t>(r)]);
+    if (within == 0 || within < wanted) continue;
+    // Where less than one of the sample is wanted, the nearest of these is too far.
+    const double fewer = wanted < 1 ? std::log(within / wanted) / std::log(kGrowth) : 0;
+    expected_radius_ = std::max(0, r - static_cast<int32_t>(fewer));
+    return;
+  }
+}
+
+// How far the k-th neighbour is among as many random codes.
+int32_t HashQuery::usual_radius() const {
+  double ways = std::ldexp(static_cast<double>(database_.codes.count), -all()), within = ways;
+  int32_t d = 0;
+  for (; d < all() && within < static_cast<double>(k_); ++d) {
+    ways = ways * (all() - d) / (d + 1);
+    within += ways;
+  }
+  return d;
+}
+
+// Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan.
+bool HashQuery::counts_buckets() {
+  all_probes_ = all_candidates_ = 0;
+  for (int32_t r = 0; r <= selection_.threshold; ++r) {
+    all_probes_ += choose(tables_.layout.bits(r % tables()), r / tables());
+    if (all_probes_ * costs_.bucket > costs_.alone) return false;
+  }
+  for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(fetch(r));
+  cost_ = all_probes_ * costs_.bucket + all_candidates_ * costs_.candidate;
+  return cost_ <= costs_.scan;
+}
+
+// What is left of these. It has no more codes that are near enough, and so met again, than what was read.
+double HashQuery::left_within() const {
+  const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
+  const double each = costs_.candidate + std::max(0.0, costs_.taken - costs_.found) * near;
+  return (all_probes_ - static_cast<double>(probes_)) * costs_.bucket +
+         (all_candidates_ - static_cast<double>(candidates_)) * each;
+}
+
+}  // namespace adsq::cpu
