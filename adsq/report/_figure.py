@@ -63,7 +63,9 @@ def tidy(axes: Axes, title: str, grid: bool = False) -> None:
 
 def add_legend(axes: Axes) -> None:
     """Name the lines of axes; a dollar sign in a name is a dollar sign, here and in every other text."""
-    legend = axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+    many = len(axes.get_lines()) > len(COLOURS)  # would hide lines
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}
+    legend = axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, handlelength=3.6, **place)  # to show the dashes
     for text in legend.get_texts():
         text.set_parse_math(False)
 

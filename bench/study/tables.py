@@ -169,7 +169,7 @@ def figures(folder: Path, records: list[Record]) -> list[str]:
     if not curves:
         return []
     pr_curve(folder / "precision_recall.png", curves, "Fashion-MNIST, 32 bits, equal training time")
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(7.6, 4.8)
     axes = figure.add_subplot()
     for number, (title, values) in enumerate(precision.items()):
         axes.plot(list(values), list(values.values()), marker="o", markersize=3.5, label=title, **line_style(number))
