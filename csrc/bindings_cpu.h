@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "bindings.h"
-#include "cpu/memory.h"
 #include "cpu/threads.h"
 
 namespace adsq {
@@ -25,7 +24,6 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 // As torch::stable::new_empty, which looks its op up by name each time: three of them take as long as a small batch.
 // Asks for huge pages where there is much, as numpy does: new pages of usual size cost more than a search fills them
 // with.
-constexpr int64_t kHugeBytes = 4 << 20;
 inline Tensor empty_on_cpu(const std::vector<int64_t>& sizes, ScalarType type) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(1, sizes[d]);
@@ -33,10 +31,7 @@ inline Tensor empty_on_cpu(const std::vector<int64_t>& sizes, ScalarType type) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), aoti_torch_device_type_cpu(), 0, &tensor));
-  Tensor result(tensor);
-  const int64_t bytes = result.numel() * static_cast<int64_t>(result.element_size());
-  if (bytes >= kHugeBytes) cpu::want_huge_pages(result.mutable_data_ptr(), bytes);
-  return result;
+  return Tensor(tensor);
 }
 
 }  // namespace adsq

@@ -4,6 +4,7 @@
 #include "bindings_cpu.h"
 #include "bindings_cpu_distinct_codes.h"
 #include "cpu/hamming_hash.h"
+#include "cpu/memory.h"
 
 namespace adsq {
 namespace {
@@ -18,6 +19,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_tables(const Tensor& codes) {
   Tensor positions = empty_on_cpu({layout.num_tables, count}, ScalarType::Int);
   Tensor rows = empty_on_cpu({layout.num_tables, count, width}, ScalarType::Byte);
   Tensor sample = empty_on_cpu({layout.sample_size(count), width}, ScalarType::Byte);
+  for (const Tensor& part : {offsets, positions, rows}) {
+    cpu::want_huge_pages(part.mutable_data_ptr(), part.numel() * part.element_size());
+  }
   cpu::make_hash_tables(DistinctInputs::codes_of(source), layout, static_cast<int32_t*>(offsets.mutable_data_ptr()),
                         static_cast<int32_t*>(positions.mutable_data_ptr()),
                         static_cast<uint8_t*>(rows.mutable_data_ptr()),
