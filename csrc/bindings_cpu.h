@@ -22,8 +22,6 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 }
 
 // As torch::stable::new_empty, which looks its op up by name each time: three of them take as long as a small batch.
-// Asks for huge pages where there is much, as numpy does: new pages of usual size cost more than a search fills them
-// with.
 inline Tensor empty_on_cpu(const std::vector<int64_t>& sizes, ScalarType type) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(1, sizes[d]);
