@@ -34,8 +34,8 @@ class Plan(NamedTuple):
     Attributes:
         method: "hash" or "scan". A search that begins with "hash" may still end in a scan.
         reason: Why, in words.
-        hash_cost: What the tables are expected to cost, in nanoseconds of the machines the model was made on; None where
-            there are none.
+        hash_cost: What the tables are expected to cost, in nanoseconds of the machines that the model was made on; None
+            where there are none.
         scan_cost: The same for the scan.
     """
 
