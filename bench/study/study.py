@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["time", "epochs"], choices=["time", "epochs"])
     parser.add_argument("--bits", type=int, nargs="+", default=list(tables.BITS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TABLE_SEEDS))
-    parser.add_argument("--epochs", type=int, default=68, help="of GreedyHash; others have its time, or as many")
+    parser.add_argument("--epochs", type=int, default=34, help="of GreedyHash; others have its time, or as many")
     parser.add_argument("--tune", type=int, metavar="EPOCHS", help="choose settings first, in runs of so many epochs")
     parser.add_argument("--redraw", action="store_true", help="train nothing: write what the runs so far show")
     parser.add_argument("--quick", metavar="FOLDER", help="one seed, 32 bits, two epochs, written to a folder")
