@@ -62,7 +62,7 @@ bench-scale: $(VENV)/.peers
 bench-gpu:
 	$(PYTHON) bench/gpu_run.py $(GPU)
 
-# make study ROOT=folder of the Fashion-MNIST idx files: tables and figures of bench/study/README.md. Takes an hour or two and
+# make study ROOT=folder of the Fashion-MNIST idx files: tables and figures of bench/study/README.md. Takes a few hours and
 # goes on where it stopped; STUDY="--bits 32 --methods adsq greedyhash" runs a part, STUDY="--quick FOLDER" a trial.
 study: $(VENV)/.peers
 	PYTHONPATH=bench $(BIN)/python bench/study/study.py --root "$(ROOT)" $(STUDY)

@@ -35,7 +35,7 @@ struct HashTables {
 void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions, uint8_t* rows,
                       uint8_t* sample);
 
-// What the search of a query by the tables takes, in nanoseconds on the machine that the model was made on, and a scan.
+// What the search of a query by the tables takes, in nanoseconds of the model (hamming_hash_costs.h), and a scan.
 struct HashPlan {
   bool hash;
   double hash_cost, scan_cost;

@@ -6,12 +6,13 @@
 namespace adsq::cpu {
 namespace {
 
-constexpr double kSearches = 8;    // of which what they took is the mean, about
-constexpr double kFarther = 0.25;  // of searches, which end a step later than expected
-constexpr double kGrowth = 3;      // codes within r + 1 bits for each within r, where there are few
-constexpr double kLittle = 0.1;    // of a scan
-constexpr double kSure = 0.85;     // of a scan, for estimates err
-constexpr double kMostScans = 2;   // that a search may seem to take, with what is spent, before it is given up
+constexpr double kSearches = 8;        // of which what they took is the mean, about
+constexpr double kFarther = 0.25;      // of searches, which end a step later than expected
+constexpr double kGrowth = 3;          // codes within r + 1 bits for each within r, where there are few
+constexpr double kLittle = 0.1;        // of a scan
+constexpr double kMostAtFirst = 0.75;  // of a scan
+constexpr double kSure = 0.85;         // of a scan, for estimates err
+constexpr double kMostScans = 2;       // that a search may seem to take, with what is spent, before it is given up
 
 double choose(int n, int k) {
   if (k > n) return 0;
@@ -41,6 +42,8 @@ double HashQuery::first_cost() const {
   return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates) +
          costs_.taken * left_to_take() / 2;
 }
+
+bool HashQuery::too_much_at_first() const { return first_cost() > kMostAtFirst * costs_.scan; }
 
 double HashQuery::spent() const {
   // A scan, too, has work with a code that is found.
@@ -130,12 +133,15 @@ bool HashQuery::counts_buckets() {
   return cost_ <= costs_.scan;
 }
 
-// What is left of these. It has no more codes that are near enough, and so met again, than what was read.
-double HashQuery::left_within() const {
+// Whether a scan seems cheaper than what is left of these. That has no more codes that are near enough, and so met
+// again, than what was read.
+bool HashQuery::gives_up_within() {
   const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
   const double each = costs_.candidate + std::max(0.0, costs_.taken - costs_.found) * near;
-  return (all_probes_ - static_cast<double>(probes_)) * costs_.bucket +
-         (all_candidates_ - static_cast<double>(candidates_)) * each;
+  const double left = (all_probes_ - static_cast<double>(probes_)) * costs_.bucket +
+                      (all_candidates_ - static_cast<double>(candidates_)) * each;
+  cost_ = spent() + left;
+  return left > costs_.scan;
 }
 
 }  // namespace adsq::cpu

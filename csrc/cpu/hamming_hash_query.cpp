@@ -223,7 +223,7 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
   if (!force && !counts_buckets()) return false;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && r > 0 && left_within() > costs_.scan) return false;
+    if (!force && r > 0 && gives_up_within()) return false;
     step(r);
   }
   finish();

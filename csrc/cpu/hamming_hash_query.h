@@ -71,7 +71,7 @@ class HashQuery {
   double left_to_take() const;
   void learn_taken();
   double first_cost() const;
-  bool too_much_at_first() const { return first_cost() > 0.75 * costs_.scan; }
+  bool too_much_at_first() const;
   double spent() const;
   double fullness(int flips, int bits) const;
   double left_nearest(int32_t r, int32_t last) const;
@@ -79,7 +79,7 @@ class HashQuery {
   void expect_radius();
   int32_t usual_radius() const;
   bool counts_buckets();
-  double left_within() const;
+  bool gives_up_within();
 
   // What buckets with so many bits differing held.
   struct Level {
