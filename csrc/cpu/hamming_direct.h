@@ -3,8 +3,10 @@
 //
 //   Distances     a vector of kCodes distances, 64 bits each
 //   broadcast, load_words, store; differing: how many bits differ; add; low: the smaller; pair_sums: of neighbouring
-//   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits a lane widen,
-//   write_indices: as in ScanKernels, for as many as suit it; they return how many
+//   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits a lane
+//   repeated<kWords>: the words of a query again and again
+//   RowReader     distances of kCodes rows of any width, as they lie in memory
+//   widen, write_indices: as in ScanKernels, for as many as suit it; they return how many
 //
 // Everything lies in an unnamed namespace and calls no template of the standard library: a function that two files
 // compile for different instruction sets must not be merged by the linker.
@@ -40,7 +42,7 @@ ADSQ_INLINE int64_t one_distance(const uint64_t* words, int64_t stride, const ui
   return sum;
 }
 
-// The same of a code as it lies in memory. The query is filled up with zeros.
+// The same of a code as it lies in memory. Unused bits of the query are zeros.
 ADSQ_INLINE int64_t row_distance(const uint8_t* row, int64_t width, const uint64_t* query) {
   int64_t sum = 0, b = 0;
   for (; b + 8 <= width; b += 8) sum += count_bits(load_word(row + b) ^ query[b / 8]);
@@ -77,6 +79,17 @@ struct Direct {
   using Distances = typename Isa::Distances;
   static constexpr int kCodes = Isa::kCodes;
 
+  // Adds those of kCodes codes that are near, of the lanes in `lanes`. Few are: the call is kept out of the loop.
+  template <class Index>
+  static ADSQ_INLINE void accept_lanes(Selection& selection, Distances d, unsigned near, Index index) {
+    uint64_t values[kCodes];
+    Isa::store(values, d);
+    for (; near != 0; near &= near - 1) {
+      const int lane = __builtin_ctz(near);
+      accept(selection, static_cast<int64_t>(values[lane]), index(lane));
+    }
+  }
+
   // Adds codes 0..count-1 to a selection. group(i, d) sets d to the distances of the codes from i on, vector(i) returns
   // those of kCodes of them, single(i) one distance, index(i) the index of a code.
   template <class Group, class Vector, class Single, class Index>
@@ -91,31 +104,29 @@ struct Direct {
       const Distances low = Isa::low(Isa::low(Isa::low(d[0], d[1]), Isa::low(d[2], d[3])),
                                      Isa::low(Isa::low(d[4], d[5]), Isa::low(d[6], d[7])));
       if (__builtin_expect(Isa::within(low, threshold) == 0, 1)) continue;
-      uint64_t values[kGroup * kCodes];
-      for (int v = 0; v < kGroup; ++v) Isa::store(values + v * kCodes, d[v]);
       for (int v = 0; v < kGroup; ++v) {
-        for (unsigned near = Isa::within(d[v], threshold); near != 0; near &= near - 1) {
-          const int code = v * kCodes + __builtin_ctz(near);
-          accept(selection, static_cast<int64_t>(values[code]), index(i + code));
-        }
+        const unsigned near = Isa::within(d[v], threshold);
+        if (near != 0) accept_lanes(selection, d[v], near, [&](int lane) { return index(i + v * kCodes + lane); });
       }
       if (selection.threshold < 0) return;
       threshold = Isa::broadcast(selection.threshold);
     }
     if constexpr (kCodes > 1) {
-      for (; i + kCodes <= count; i += kCodes) {
-        const Distances d = vector(i);
-        unsigned near = Isa::within(d, threshold);
-        if (__builtin_expect(near == 0, 1)) continue;
-        uint64_t values[kCodes];
-        Isa::store(values, d);
-        for (; near != 0; near &= near - 1) {
-          const int code = __builtin_ctz(near);
-          accept(selection, static_cast<int64_t>(values[code]), index(i + code));
-        }
+      if (count < kCodes) {
+        for (; i < count; ++i) accept(selection, single(i), index(i));
+        return;
       }
+      // The last vector begins among codes that were looked at, which its lanes leave out.
+      for (int64_t done = i; done < count; done = i += kCodes) {
+        if (i > count - kCodes) i = count - kCodes;
+        const Distances d = vector(i);
+        const unsigned near = Isa::within(d, threshold) >> (done - i) << (done - i);
+        if (__builtin_expect(near == 0, 1)) continue;
+        accept_lanes(selection, d, near, [&](int lane) { return index(i + lane); });
+      }
+    } else {
+      for (; i < count; ++i) accept(selection, single(i), index(i));
     }
-    for (; i < count; ++i) accept(selection, single(i), index(i));
   }
 
   template <int kVectors>
@@ -175,51 +186,62 @@ struct Direct {
     }
   }
 
-  template <class Vector>
-  static bool scan_rows_by(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries,
-                           Vector vector) {
+  // Has rows fetched into the cache. What the processor fetches by itself ends with the page.
+  static ADSQ_INLINE void fetch(const uint8_t* rows, int64_t bytes) {
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(rows + b, 0, 2);
+  }
+
+  // vector_of(words of a query) returns what turns the address of kCodes rows into their distances.
+  template <class VectorOf>
+  static ADSQ_INLINE bool scan_rows_by(const Rows* stretches, int64_t number, int64_t width, const Queries& queries,
+                                       VectorOf vector_of) {
     bool ended = false;
     for (int64_t q = 0; q < queries.count; ++q) {
       Selection& selection = queries.selections[q];
-      const uint64_t* words = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
-      alignas(64) uint64_t query[kMaxWords];  // vectors may read beyond the last word
-      for (int w = 0; w < queries.num_words; ++w) query[w] = words[w];
-      for (int w = queries.num_words; w % 8 != 0; ++w) query[w] = 0;
-      const auto distances = vector(query);
-      scan(
-          count, selection,
-          [&](int64_t i, Distances* d) __attribute__((always_inline)) {
-            for (int v = 0; v < kGroup; ++v) d[v] = distances(rows + (i + v * kCodes) * width);
-          },
-          [&](int64_t i) __attribute__((always_inline)) { return distances(rows + i * width); },
-          [&](int64_t i) { return row_distance(rows + i * width, width, query); },
-          [&](int64_t i) { return first + i; });
+      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
+      const auto distances = vector_of(query);
+      for (const Rows* stretch = stretches; stretch < stretches + number; ++stretch) {
+        const uint8_t* rows = stretch->codes;
+        // Who passes first fetches for all others.
+        const int64_t first = stretch->first, ahead = q == 0 ? stretch->ahead : 0;
+        scan(
+            stretch->count, selection,
+            [&](int64_t i, Distances* d) __attribute__((always_inline)) {
+              const uint8_t* group = rows + i * width;
+              if (ahead != 0) fetch(group + ahead, kGroup * kCodes * width);
+              for (int v = 0; v < kGroup; ++v) d[v] = distances(group + v * kCodes * width);
+            },
+            [&](int64_t i) __attribute__((always_inline)) { return distances(rows + i * width); },
+            [&](int64_t i) { return row_distance(rows + i * width, width, query); },
+            [&](int64_t i) { return first + i; });
+      }
       ended |= selection.threshold < 0;
     }
     return ended;
   }
 
   template <int kWords>
-  static bool scan_rows_of(const uint8_t* rows, int64_t count, int64_t first, const Queries& queries) {
-    return scan_rows_by(rows, 8 * kWords, count, first, queries, [](const uint64_t* query) {
-      uint64_t repeated[kCodes];
-      for (int lane = 0; lane < kCodes; ++lane) repeated[lane] = query[lane % kWords];
-      const Distances bits = Isa::load_words(repeated);
+  static bool scan_rows_of(const Rows* stretches, int64_t number, const Queries& queries) {
+    return scan_rows_by(stretches, number, 8 * kWords, queries, [](const uint64_t* query) {
+      const Distances bits = Isa::template repeated<kWords>(query);
       return [bits](const uint8_t* codes)
                  __attribute__((always_inline)) { return words_distances<kWords>(codes, bits); };
     });
   }
 
-  static bool scan_rows(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries) {
-    if (width == 8) return scan_rows_of<1>(rows, count, first, queries);
+  static bool scan_rows(const Rows* stretches, int64_t number, int64_t width, const Queries& queries) {
+    if (width == 8) return scan_rows_of<1>(stretches, number, queries);
     if constexpr (kCodes > 1) {
-      if (width == 16) return scan_rows_of<2>(rows, count, first, queries);
-      if (width == 32) return scan_rows_of<4>(rows, count, first, queries);
+      if (width == 16) return scan_rows_of<2>(stretches, number, queries);
+      if (width == 32) return scan_rows_of<4>(stretches, number, queries);
     }
-    const typename Isa::Rows reader(width);
-    return scan_rows_by(rows, width, count, first, queries, [&reader](const uint64_t* query) {
-      return [&reader, query](const uint8_t* codes)
-                 __attribute__((always_inline)) { return reader.distances(codes, query); };
+    const typename Isa::RowReader reader(width);
+    alignas(64) uint64_t padded[kMaxWords];  // vectors may read beyond the last word
+    return scan_rows_by(stretches, number, width, queries, [&](const uint64_t* query) {
+      for (int w = 0; w < queries.num_words; ++w) padded[w] = query[w];
+      for (int w = queries.num_words; w % 8 != 0; ++w) padded[w] = 0;
+      return [&reader, &padded](const uint8_t* codes)
+                 __attribute__((always_inline)) { return reader.distances(codes, padded); };
     });
   }
 

@@ -95,7 +95,8 @@ void HashQuery::expect_radius() {
   const int64_t size = HashLayout::sample_size(codes.count);
   sample_.threshold = std::min(selection_.threshold, expected_radius_);
   sample_.count = sample_.limit = 0;
-  kernels_.scan_rows(tables_.sample, codes.width, size, 0, {query_, codes.num_words(), &sample_, 1});
+  const Rows sample{tables_.sample, size, 0};
+  kernels_.scan_rows(&sample, 1, codes.width, {query_, codes.num_words(), &sample_, 1});
   std::fill(sample_counts_.begin(), sample_counts_.end(), 0);
   for (int64_t i = 0; i < sample_.count; ++i) ++sample_counts_[static_cast<size_t>(distance_of(sample_.keys[i]))];
   const double wanted = static_cast<double>(k_) * static_cast<double>(size) / static_cast<double>(database_.num_rows);

@@ -11,7 +11,8 @@ namespace {
 constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
 constexpr double kTaken = 5;            // codes that are taken for each that is wanted
-constexpr int64_t kFirstStretch = 16;   // codes of a bucket that are compared before any is taken
+constexpr int64_t kFirstStretch = 16;   // codes that are compared before any is taken; four times as many each time
+constexpr int64_t kLastStretch = 1 << 14;
 
 // As in hamming_direct.h: this file is compiled for any processor.
 int count_bits(uint64_t x) {
@@ -106,19 +107,28 @@ void HashQuery::step(int32_t r) {
   const Codes& codes = database_.codes;
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   const int64_t probes = probes_, candidates = candidates_;
+  Rows stretches[kBucketsAtATime];
+  int64_t number = 0, size = 0, most = kFirstStretch;
+  const auto compare = [&] {
+    kernels_.scan_rows(stretches, number, codes.width, {query_, codes.num_words(), &selection_, 1});
+    if (selection_.count > 0) take(r, table);
+    number = size = 0;
+    most = std::min(4 * most, kLastStretch);
+  };
   buckets(r, [&](int64_t first, int64_t count) {
     ++probes_;
     candidates_ += count;
     // In stretches, since what the first of them hold lowers the threshold for the others.
-    for (int64_t size = kFirstStretch; count > 0; size *= 4) {
-      const int64_t some = std::min(size, count);
-      kernels_.scan_rows(rows + first * codes.width, codes.width, some, first,
-                         {query_, codes.num_words(), &selection_, 1});
-      if (selection_.count > 0) take(r, table);
+    while (count > 0) {
+      const int64_t some = std::min(most - size, count);
+      stretches[number++] = {rows + first * codes.width, some, first};
+      size += some;
       first += some;
       count -= some;
+      if (size == most || number == kBucketsAtATime) compare();
     }
   });
+  if (number > 0) compare();
   ++steps_;
   num_levels_ = r / tables() + 1;
   levels_[r / tables()].probes += static_cast<double>(probes_ - probes);

@@ -12,7 +12,8 @@ constexpr int64_t kCacheBytes = 32768;
 constexpr int64_t kPartCodes = 4096;  // codes that a thread takes at least, where the database is split
 constexpr int64_t kPartQueries = 32;  // the same for queries, where the database stays in the cache of each thread
 constexpr int64_t kManyQueries = 256, kOwnCacheBytes = 1 << 20;  // and where it does not
-constexpr int64_t kBoundary = 512;                               // parts begin on whole sliced blocks
+constexpr int64_t kAheadBytes = 8192;  // where memory is the bound, fetched ahead of what is compared
+constexpr int64_t kBoundary = 512;     // parts begin on whole sliced blocks
 constexpr int64_t kInPlaceQueries = 2;
 // Comparisons of words below which a second thread costs more than it brings.
 constexpr int64_t kSmallWork = 1 << 17;
@@ -162,9 +163,10 @@ void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first,
   const int64_t block_size = direct_block_size(num_words);
   // Rows that are not words cost shuffles for each query, so that for several queries it pays to spread them once.
   if (database.mask == nullptr && (database.width == 8 || queries.count <= kInPlaceQueries)) {
+    const int64_t ahead = (last - first) * database.width > kOwnCacheBytes ? kAheadBytes : 0;
     for (int64_t i = first; i < last && queries.count > 0; i += block_size) {
-      const uint8_t* rows = database.rows + i * database.width;
-      if (kernels.scan_rows(rows, database.width, std::min(block_size, last - i), i, queries)) {
+      const Rows block{database.rows + i * database.width, std::min(block_size, last - i), i, ahead};
+      if (kernels.scan_rows(&block, 1, database.width, queries)) {
         queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
       }
     }

@@ -39,6 +39,14 @@ struct Block {
   int64_t index(int64_t i) const { return positions == nullptr ? first + i : positions[i]; }
 };
 
+// Codes as they lie in memory.
+struct Rows {
+  const uint8_t* codes;
+  int64_t count;
+  int64_t first;      // index of the first
+  int64_t ahead = 0;  // how many bytes ahead codes are fetched into the cache; 0: not at all
+};
+
 // Queries as words, [number][num_words], and what is found for those still searching.
 struct Queries {
   const uint64_t* words;
@@ -67,8 +75,8 @@ struct ScanKernels {
   // Adds the codes of a block to the selections of all queries, one distance after the other.
   bool (*scan_direct)(const Block& block, const Queries& queries);
 
-  // The same for rows as they lie in memory, without spreading them first. `first` is the index of row 0.
-  bool (*scan_rows)(const uint8_t* rows, int64_t width, int64_t count, int64_t first, const Queries& queries);
+  // The same for rows as they lie in memory, one stretch of them after the other, without spreading them first.
+  bool (*scan_rows)(const Rows* stretches, int64_t count, int64_t width, const Queries& queries);
 
   // Writes the distance of each code of a block to one query.
   void (*distances)(const Block& block, const uint64_t* query, int num_words, uint16_t* distances);

@@ -39,6 +39,14 @@ struct Isa : PlainIsa {
   using Distances = __m256i;
   static Distances broadcast(int64_t value) { return _mm256_set1_epi64x(value); }
   static Distances load_words(const void* words) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)); }
+  template <int kWords>
+  static Distances repeated(const uint64_t* words) {
+    if constexpr (kWords == 1) return broadcast(static_cast<int64_t>(*words));
+    if constexpr (kWords == 2) {
+      return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(words)));
+    }
+    return load_words(words);
+  }
   // Bits of each half byte by table, added up over the bytes of each word.
   static Distances differing(Distances words, Distances query) {
     const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
@@ -48,9 +56,9 @@ struct Isa : PlainIsa {
     const __m256i upper = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), half));
     return _mm256_sad_epu8(_mm256_add_epi8(lower, upper), _mm256_setzero_si256());
   }
-  struct Rows {
+  struct RowReader {
     int64_t width;
-    explicit Rows(int64_t row_width) : width(row_width) {}
+    explicit RowReader(int64_t row_width) : width(row_width) {}
     Distances distances(const uint8_t* codes, const uint64_t* query) const {
       uint64_t values[kCodes];
       for (int c = 0; c < kCodes; ++c) values[c] = static_cast<uint64_t>(row_distance(codes + c * width, width, query));

@@ -79,6 +79,13 @@ struct Isa {
   using Distances = __m512i;
   static Distances broadcast(int64_t value) { return _mm512_set1_epi64(value); }
   static Distances load_words(const void* words) { return _mm512_loadu_si512(words); }
+  template <int kWords>
+  static Distances repeated(const uint64_t* words) {
+    if constexpr (kWords == 1) return broadcast(static_cast<int64_t>(*words));
+    const __m128i* from = reinterpret_cast<const __m128i*>(words);
+    if constexpr (kWords == 2) return _mm512_broadcast_i64x2(_mm_loadu_si128(from));
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)));
+  }
   static Distances differing(Distances words, Distances query) {
     return _mm512_popcnt_epi64(_mm512_xor_si512(words, query));
   }
@@ -101,12 +108,12 @@ struct Isa {
 
   // Eight rows at a time. Rows of up to 8 bytes are read together and spread to one word each; longer ones in pieces of
   // 64 bytes, the last of them masked.
-  struct Rows {
+  struct RowReader {
     int64_t width;
     __mmask64 read, tail, used;
     __m512i places;
     // Made for every few rows: no loops.
-    explicit Rows(int64_t row_width)
+    explicit RowReader(int64_t row_width)
         : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)) {
       constexpr uint64_t kEach = 0x0101010101010101;
       const __m512i rows = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), bytes = _mm512_set1_epi64(0x0706050403020100);
@@ -154,7 +161,7 @@ struct Isa {
 
   static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
     if (count < 8) return 0;
-    const Rows reader(width);
+    const RowReader reader(width);
     int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
       const uint8_t* from = rows + i * width;

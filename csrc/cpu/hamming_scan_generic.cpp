@@ -39,12 +39,16 @@ struct Isa : PlainIsa {
     __builtin_memcpy(&word, words, sizeof(word));
     return word;
   }
+  template <int kWords>
+  static Distances repeated(const uint64_t* words) {
+    return load_words(words);
+  }
   static Distances differing(Distances words, Distances query) {
     return count_bits(static_cast<uint64_t>(words ^ query));
   }
-  struct Rows {
+  struct RowReader {
     int64_t width;
-    explicit Rows(int64_t row_width) : width(row_width) {}
+    explicit RowReader(int64_t row_width) : width(row_width) {}
     Distances distances(const uint8_t* codes, const uint64_t* query) const { return row_distance(codes, width, query); }
   };
   static Distances add(Distances a, Distances b) { return a + b; }
