@@ -49,15 +49,15 @@ class Hash:
     """Hash tables of some codes, made when they are first wanted: by one thread, while others wait."""
 
     def __init__(self) -> None:
-        self._tables: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._tables: list[Tensor] | None = None
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
-    def tables(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tables(self, rows: Rows) -> list[Tensor]:
         """Return the tables, making them if there are none."""
         with self._lock:
             if self._tables is None:
-                self._tables = op.hash_tables(codes)
+                self._tables = op.hash_tables(rows.codes, *rows.lists())
             return self._tables
 
     def topk(
@@ -66,7 +66,7 @@ class Hash:
         """Search by the tables or by `scan`."""
         tables = self._tables_for(rows, method)
         if tables is not None:
-            found = op.hash_topk(queries, rows.codes, k, method == "hash", *tables, *rows.lists(), rows.names)
+            found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names)
             return found[0], found[1]
         distances, ids = scan()
         if method == "auto":
@@ -79,16 +79,16 @@ class Hash:
         """As `topk`, for all rows within a radius."""
         tables = self._tables_for(rows, method)
         if tables is not None:
-            found = op.hash_range(queries, rows.codes, radius, method == "hash", *tables, *rows.lists(), rows.names)
+            found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names)
             return found[0], found[1], found[2]
         if method == "auto":
             self._count(rows, len(queries), lambda: radius)
         return scan()
 
-    def _tables_for(self, rows: Rows, method: str) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    def _tables_for(self, rows: Rows, method: str) -> list[Tensor] | None:
         """Return the tables to search by; None for a scan."""
         if method == "hash":
-            return self.tables(rows.codes)
+            return self.tables(rows)
         if method == "scan" or self._tables is None:  # first, as it takes no time
             return None
         return self._tables if self._refuses(rows) is None else None
@@ -104,7 +104,7 @@ class Hash:
         if queries == 0 or self._refuses(rows) is not None or _table_bytes(codes) > MOST_BYTES:
             return
         if _hash_cost(codes, radius()) < scanned * codes.shape[0] * -(-codes.shape[1] // 8):
-            self.tables(codes)
+            self.tables(rows)
 
     def explain(self, rows: Rows, queries: Tensor, k: int) -> list[Plan]:
         """Say for each query how "auto" would search it."""
@@ -117,7 +117,7 @@ class Hash:
                 reason += ", or once scans have cost as much"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
-        return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, *self._tables, *rows.lists()).tolist()]
+        return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists()).tolist()]
 
     @staticmethod
     def _refuses(rows: Rows) -> str | None:

@@ -1,72 +1,107 @@
 // Registers the CPU kernels of hash tables with the ops that kernels/hamming_hash/op.py defines.
 #include <tuple>
+#include <vector>
 
 #include "bindings_cpu.h"
 #include "bindings_cpu_distinct_codes.h"
-#include "cpu/hamming_hash.h"
+#include "cpu/hamming_hash_costs.h"
 #include "cpu/memory.h"
 
 namespace adsq {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> hash_tables(const Tensor& codes) {
-  check_pair(codes, codes);
-  const Tensor source = as_contiguous(codes);
-  const int64_t count = source.size(0), width = source.size(1);
-  STD_TORCH_CHECK(count <= INT32_MAX, "codes: expected at most 2147483647 rows, got ", count);
-  const cpu::HashLayout layout(width, count);
-  Tensor offsets = empty_on_cpu({layout.first_offset(layout.num_tables)}, ScalarType::Int);
-  Tensor positions = empty_on_cpu({layout.num_tables, count}, ScalarType::Int);
-  Tensor rows = empty_on_cpu({layout.num_tables, count, width}, ScalarType::Byte);
-  Tensor sample = empty_on_cpu({layout.sample_size(count), width}, ScalarType::Byte);
-  for (const Tensor& part : {offsets, positions, rows}) {
-    cpu::want_huge_pages(part.mutable_data_ptr(), part.numel() * part.element_size());
-  }
-  cpu::make_hash_tables(DistinctInputs::codes_of(source), layout, static_cast<int32_t*>(offsets.mutable_data_ptr()),
-                        static_cast<int32_t*>(positions.mutable_data_ptr()),
-                        static_cast<uint8_t*>(rows.mutable_data_ptr()),
-                        static_cast<uint8_t*>(sample.mutable_data_ptr()));
-  return {offsets, positions, rows, sample};
+// What `hash_tables` returns, in this order.
+enum Part { kOffsets, kPositions, kRows, kSample, kFrequent, kFrequentCounts, kRates, kParts };
+constexpr int64_t kNumRates = 5;
+
+template <typename T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 // Tables that `hash_tables` made: only their sizes are checked.
-cpu::HashTables tables_of(const Tensor& codes, const Tensor& offsets, const Tensor& positions, const Tensor& rows,
-                          const Tensor& sample) {
-  const cpu::HashLayout layout(codes.size(1), codes.size(0));
-  STD_TORCH_CHECK(
-      offsets.is_contiguous() && positions.is_contiguous() && rows.is_contiguous() && sample.is_contiguous(),
-      "tables: expected what hash_tables returns");
-  check_vector(offsets, "table_offsets", ScalarType::Int, layout.first_offset(layout.num_tables));
-  STD_TORCH_CHECK(positions.scalar_type() == ScalarType::Int && rows.scalar_type() == ScalarType::Byte &&
-                      positions.numel() == layout.num_tables * codes.size(0) &&
-                      rows.numel() == positions.numel() * codes.size(1) && sample.scalar_type() == ScalarType::Byte &&
-                      sample.numel() == layout.sample_size(codes.size(0)) * codes.size(1),
+cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts) {
+  STD_TORCH_CHECK(parts.size() == kParts, "tables: expected what hash_tables returns");
+  constexpr ScalarType kTypes[] = {ScalarType::Int,  ScalarType::Int, ScalarType::Byte,  ScalarType::Byte,
+                                   ScalarType::Byte, ScalarType::Int, ScalarType::Double};
+  for (int i = 0; i < kParts; ++i) {
+    STD_TORCH_CHECK(parts[i].is_contiguous() && parts[i].scalar_type() == kTypes[i],
+                    "tables: expected what hash_tables returns");
+  }
+  const int64_t count = codes.size(0), width = codes.size(1), frequent = parts[kFrequentCounts].numel();
+  const cpu::HashLayout layout(width, count);
+  STD_TORCH_CHECK(parts[kOffsets].numel() == layout.first_offset(layout.num_tables) &&
+                      parts[kPositions].numel() == layout.num_tables * count &&
+                      parts[kRows].numel() == layout.num_tables * count * width &&
+                      parts[kSample].numel() == layout.sample_size(count) * width &&
+                      parts[kFrequent].numel() == frequent * width && frequent <= cpu::FrequentCodes::kMost &&
+                      parts[kRates].numel() == kNumRates,
                   "tables: expected tables of these codes");
-  return {layout, static_cast<const int32_t*>(offsets.const_data_ptr()),
-          static_cast<const int32_t*>(positions.const_data_ptr()), static_cast<const uint8_t*>(rows.const_data_ptr()),
-          static_cast<const uint8_t*>(sample.const_data_ptr())};
+  cpu::HashTables tables{layout,
+                         data_of<int32_t>(parts[kOffsets]),
+                         data_of<int32_t>(parts[kPositions]),
+                         data_of<uint8_t>(parts[kRows]),
+                         data_of<uint8_t>(parts[kSample]),
+                         {data_of<uint8_t>(parts[kFrequent]), data_of<int32_t>(parts[kFrequentCounts]), frequent},
+                         {}};
+  const auto* rates = data_of<double>(parts[kRates]);
+  std::copy_n(rates, kNumRates - 1, tables.rates.scans);
+  tables.rates.tables = rates[kNumRates - 1];
+  return tables;
+}
+
+std::vector<Tensor> hash_tables(const Tensor& codes, const std::optional<Tensor>& offsets,
+                                const std::optional<Tensor>& rows) {
+  const DistinctInputs inputs(codes, codes, offsets, rows, std::nullopt);
+  const int64_t count = codes.size(0), width = codes.size(1);
+  STD_TORCH_CHECK(count <= INT32_MAX, "codes: expected at most 2147483647 rows, got ", count);
+  const cpu::HashLayout layout(width, count);
+  const cpu::DistinctCodes database = inputs.database();
+  const std::vector<int32_t> frequent = cpu::frequent_codes(database);
+  const auto num_frequent = static_cast<int64_t>(frequent.size());
+  std::vector<Tensor> parts = {
+      empty_on_cpu({layout.first_offset(layout.num_tables)}, ScalarType::Int),
+      empty_on_cpu({layout.num_tables, count}, ScalarType::Int),
+      empty_on_cpu({layout.num_tables, count, width}, ScalarType::Byte),
+      empty_on_cpu({layout.sample_size(count), width}, ScalarType::Byte),
+      empty_on_cpu({num_frequent, width}, ScalarType::Byte),
+      empty_on_cpu({num_frequent}, ScalarType::Int),
+      empty_on_cpu({kNumRates}, ScalarType::Double),
+  };
+  for (const Part part : {kOffsets, kPositions, kRows}) {
+    cpu::want_huge_pages(parts[part].mutable_data_ptr(), parts[part].numel() * parts[part].element_size());
+  }
+  cpu::make_hash_tables(database, layout, data_of<int32_t>(parts[kOffsets]), data_of<int32_t>(parts[kPositions]),
+                        data_of<uint8_t>(parts[kRows]), data_of<uint8_t>(parts[kSample]));
+  for (int64_t i = 0; i < num_frequent; ++i) {
+    const int32_t code = frequent[static_cast<size_t>(i)];
+    std::copy_n(database.codes.rows + code * width, width, data_of<uint8_t>(parts[kFrequent]) + i * width);
+    data_of<int32_t>(parts[kFrequentCounts])[i] = database.offsets[code + 1] - database.offsets[code];
+  }
+  auto* rates = data_of<double>(parts[kRates]);
+  std::fill_n(rates, kNumRates, 0.0);
+  const cpu::HashRates measured = cpu::measure_rates(database, tables_of(codes, parts));
+  std::copy_n(measured.scans, kNumRates - 1, rates);
+  rates[kNumRates - 1] = measured.tables;
+  return parts;
 }
 
 std::tuple<Tensor, Tensor, Tensor> hash_topk(const Tensor& queries, const Tensor& codes, int64_t k, bool force,
-                                             const Tensor& table_offsets, const Tensor& positions,
-                                             const Tensor& table_rows, const Tensor& sample,
-                                             const std::optional<Tensor>& offsets, const std::optional<Tensor>& rows,
-                                             const std::optional<Tensor>& ids) {
+                                             const std::vector<Tensor>& tables, const std::optional<Tensor>& offsets,
+                                             const std::optional<Tensor>& rows, const std::optional<Tensor>& ids) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
   Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
   Tensor used = empty_on_cpu({queries.size(0)}, ScalarType::Byte);
-  cpu::hash_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(),
-                 tables_of(codes, table_offsets, positions, table_rows, sample), k, force,
+  cpu::hash_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), tables_of(codes, tables), k, force,
                  static_cast<int32_t*>(distances.mutable_data_ptr()), static_cast<int64_t*>(found.mutable_data_ptr()),
                  static_cast<uint8_t*>(used.mutable_data_ptr()), torch_threads());
   return {distances, found, used};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, const Tensor& codes, int64_t radius,
-                                                      bool force, const Tensor& table_offsets, const Tensor& positions,
-                                                      const Tensor& table_rows, const Tensor& sample,
+                                                      bool force, const std::vector<Tensor>& tables,
                                                       const std::optional<Tensor>& offsets,
                                                       const std::optional<Tensor>& rows,
                                                       const std::optional<Tensor>& ids) {
@@ -75,9 +110,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, con
   const cpu::DistinctCodes database = inputs.database();
   Tensor used = empty_on_cpu({queries.size(0)}, ScalarType::Byte);
   const cpu::Threads threads = torch_threads();
-  const cpu::RangeRows range = cpu::hash_range(DistinctInputs::codes_of(inputs.queries), database,
-                                               tables_of(codes, table_offsets, positions, table_rows, sample), radius,
-                                               force, static_cast<uint8_t*>(used.mutable_data_ptr()), threads);
+  const cpu::RangeRows range =
+      cpu::hash_range(DistinctInputs::codes_of(inputs.queries), database, tables_of(codes, tables), radius, force,
+                      static_cast<uint8_t*>(used.mutable_data_ptr()), threads);
   const int64_t total = range.offsets().back();
   Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
   Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);
@@ -87,16 +122,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, con
 }
 
 // One row a query: whether the tables are chosen, their cost and that of a scan in nanoseconds, candidates, radius.
-Tensor hash_plans(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& table_offsets,
-                  const Tensor& positions, const Tensor& table_rows, const Tensor& sample,
+Tensor hash_plans(const Tensor& queries, const Tensor& codes, int64_t k, const std::vector<Tensor>& tables,
                   const std::optional<Tensor>& offsets, const std::optional<Tensor>& rows) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   const DistinctInputs inputs(queries, codes, offsets, rows, std::nullopt);
   Tensor plans = empty_on_cpu({queries.size(0), 5}, ScalarType::Double);
   auto* plan = static_cast<double*>(plans.mutable_data_ptr());
-  for (const cpu::HashPlan& of_query :
-       cpu::hash_plans(DistinctInputs::codes_of(inputs.queries), inputs.database(),
-                       tables_of(codes, table_offsets, positions, table_rows, sample), k)) {
+  for (const cpu::HashPlan& of_query : cpu::hash_plans(DistinctInputs::codes_of(inputs.queries), inputs.database(),
+                                                       tables_of(codes, tables), k, torch_threads().count)) {
     *plan++ = of_query.hash;
     *plan++ = of_query.hash_cost;
     *plan++ = of_query.scan_cost;

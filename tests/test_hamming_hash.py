@@ -58,11 +58,11 @@ def test_equals_brute_force(n: int, k: str, num_bits: int, kind: str, lists: boo
         codes, names = database[first], [*distinct.distinct_rows(numbers, len(first)), ids]
     tables = op.hash_tables(codes)
     expected = brute_topk(queries, database, wanted, None, ids)
-    for variant, found in by_variant(lambda: op.hash_topk(queries, codes, wanted, force, *tables, *names)).items():
+    for variant, found in by_variant(lambda: op.hash_topk(queries, codes, wanted, force, tables, *names)).items():
         assert_equal(found[:2], expected, variant)
         assert not force or variant == "reference" or set(found[2].tolist()) <= {1}
     for radius in (0, 1, 2, 5, num_bits - 1, num_bits, 5000):
-        found = op.hash_range(queries, codes, radius, force, *tables, *names)
+        found = op.hash_range(queries, codes, radius, force, tables, *names)
         assert_equal(found[:3], brute_range(queries, database, radius, ids), radius)
 
 
@@ -83,15 +83,15 @@ def test_searches_that_are_given_up(lists: bool, threads: int) -> None:
     tables = op.hash_tables(codes)
     queries = torch.cat([clustered(10, 64, 0.01, 3, 200), random_codes(10, 64, 4), full[:10]])
     queries = queries[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
-    *found, used = op.hash_topk(queries, codes, 20, False, *tables, *names)
+    *found, used = op.hash_topk(queries, codes, 20, False, tables, *names)
     assert_equal(found, brute_topk(queries, database, 20))
     assert set(used.tolist()) == {0, 1, 2}
-    planned = op.hash_plans(queries, codes, 20, *tables, *names[:2])[:, 0].bool()
+    planned = op.hash_plans(queries, codes, 20, tables, *names[:2])[:, 0].bool()
     assert (used[planned] > 0).all() and (used[~planned] != 1).all()
     for i in range(30):  # alone and together give the same
-        assert torch.equal(op.hash_topk(queries[i : i + 1], codes, 20, False, *tables, *names)[1][0], found[1][i])
+        assert torch.equal(op.hash_topk(queries[i : i + 1], codes, 20, False, tables, *names)[1][0], found[1][i])
     for radius in (0, 2, 8, 30):
-        *found, used = op.hash_range(queries, codes, radius, False, *tables, *names)
+        *found, used = op.hash_range(queries, codes, radius, False, tables, *names)
         assert_equal(found, brute_range(queries, database, radius))
     assert set(used.tolist()) == {0}
 
@@ -111,14 +111,14 @@ def test_the_last_queries_left_to_a_scan_are_looked_up_as_well() -> None:
     codes = clustered(400_000, 64, 0.1, 0, 50)
     tables = op.hash_tables(codes)
     queries = torch.cat([clustered(63, 64, 0.1, 1, 50), clustered(400, 64, 0.2, 2, 50)])
-    plans = op.hash_plans(queries, codes, 10, *tables)
+    plans = op.hash_plans(queries, codes, 10, tables)
     order = plans[:, 1].argsort()
-    shared, alone = plans[0, 2], op.hash_plans(queries[:1], codes, 10, *tables)[0, 2]
+    shared, alone = plans[0, 2], op.hash_plans(queries[:1], codes, 10, tables)[0, 2]
     one = (plans[:, 1] - (shared + alone) / 2).abs().argmin()
     assert shared < plans[one, 1] < alone
     easy = torch.cat([queries[one : one + 1], queries[order[:63]]])
     for among, used in [(torch.cat([queries[one : one + 1], queries[order]]), {0, 2}), (easy, {1})]:
-        *found, ways = op.hash_topk(among, codes, 10, False, *tables)
+        *found, ways = op.hash_topk(among, codes, 10, False, tables)
         assert_equal(found, brute_topk(among, codes, 10))
         assert ways[0].item() in used
 
@@ -132,10 +132,10 @@ def test_equal_codes_are_enough_where_they_have_as_many_rows() -> None:
     rows = torch.bincount(numbers.long())
     queries = codes[first[rows.argsort(descending=True)[:5]]]
     for k in (1, int(rows.max()) - 1, int(rows.max()), int(rows.max()) + 1):
-        plans = op.hash_plans(queries[:1], codes[first], k, *tables, *lists)
+        plans = op.hash_plans(queries[:1], codes[first], k, tables, *lists)
         assert (plans[0, 4] == 0) == (k <= rows.max())
         for force in (False, True):
-            found = op.hash_topk(queries, codes[first], k, force, *tables, *lists)
+            found = op.hash_topk(queries, codes[first], k, force, tables, *lists)
             assert_equal(found[:2], brute_topk(queries, codes, k))
             assert found[2][0] == 1 or k > rows.max()
 
@@ -146,7 +146,7 @@ def test_a_mask_of_bits_and_an_order_of_bits_change_nothing(seed: int) -> None:
     signs = torch.randn(2000, 64, generator=torch.Generator().manual_seed(seed)).sign()
     flip, order = torch.randn(64).sign(), torch.randperm(64)
     one, other = pack_codes(signs), pack_codes((signs * flip)[:, order])
-    results = [op.hash_topk(codes[:5], codes, 50, True, *op.hash_tables(codes)) for codes in (one, other)]
+    results = [op.hash_topk(codes[:5], codes, 50, True, op.hash_tables(codes)) for codes in (one, other)]
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
@@ -164,16 +164,16 @@ def test_bad_tables_are_refused() -> None:
         with pytest.raises(RuntimeError, match="table"):
             op.hash_range(codes, codes, 1, True, *mixed)
     with pytest.raises(RuntimeError, match="rows: expected with offsets"):
-        op.hash_topk(codes, codes, 1, True, *tables, torch.zeros(101, dtype=torch.int32))
+        op.hash_topk(codes, codes, 1, True, tables, torch.zeros(101, dtype=torch.int32))
 
 
 def test_opcheck() -> None:
     codes = random_codes(60, 20, 0)
     tables = op.hash_tables(codes)
     torch.library.opcheck(op.hash_tables, (codes,))
-    torch.library.opcheck(op.hash_topk, (codes[:3], codes, 4, True, *tables))
-    torch.library.opcheck(op.hash_range, (codes[:3], codes, 4, True, *tables))
-    torch.library.opcheck(op.hash_plans, (codes[:3], codes, 4, *tables))
+    torch.library.opcheck(op.hash_topk, (codes[:3], codes, 4, True, tables))
+    torch.library.opcheck(op.hash_range, (codes[:3], codes, 4, True, tables))
+    torch.library.opcheck(op.hash_plans, (codes[:3], codes, 4, tables))
 
 
 def has_tables(index: HammingIndex) -> bool:

@@ -6,6 +6,8 @@
 //   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits a lane
 //   repeated<kWords>: the words of a query again and again
 //   RowReader     distances of kCodes rows of any width, as they lie in memory
+//   append: writes the keys of the lanes that are set, given the index of lane 0, and anything beyond them, kCodes in
+//   all; returns how many these are. Where kAppends says so.
 //   widen, write_indices: as in ScanKernels, for as many as suit it; they return how many
 //
 // Everything lies in an unnamed namespace and calls no template of the standard library: a function that two files
@@ -67,6 +69,7 @@ ADSQ_INLINE void accept(Selection& selection, int64_t distance, int64_t index) {
 
 // What an instruction set without better means offers.
 struct PlainIsa {
+  static constexpr bool kAppends = false;
   static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
   static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
 };
@@ -79,22 +82,39 @@ struct Direct {
   using Distances = typename Isa::Distances;
   static constexpr int kCodes = Isa::kCodes;
 
-  // Adds those of kCodes codes that are near, of the lanes in `lanes`. Few are: the call is kept out of the loop.
-  template <class Index>
-  static ADSQ_INLINE void accept_lanes(Selection& selection, Distances d, unsigned near, Index index) {
+  // Indices of codes in a row: positions[i], or first + i without positions.
+  struct Indices {
+    int64_t first;
+    const int64_t* positions;
+    ADSQ_INLINE int64_t at(int64_t i) const { return positions == nullptr ? first + i : positions[i]; }
+  };
+
+  // Adds those of the codes from i on that are near, of the lanes in `lanes`, and updates the threshold.
+  static ADSQ_INLINE void accept_lanes(Selection& selection, Distances d, Distances& threshold, unsigned lanes,
+                                       const Indices& indices, int64_t i) {
+    unsigned near = Isa::within(d, threshold) & lanes;
+    if (__builtin_expect(near == 0, 1)) return;
+    if constexpr (Isa::kAppends) {
+      if (indices.positions == nullptr && selection.count + kCodes <= selection.capacity) {
+        selection.count += Isa::append(selection.keys + selection.count, d, near, indices.first + i);
+        return;
+      }
+    }
     uint64_t values[kCodes];
     Isa::store(values, d);
     for (; near != 0; near &= near - 1) {
       const int lane = __builtin_ctz(near);
-      accept(selection, static_cast<int64_t>(values[lane]), index(lane));
+      accept(selection, static_cast<int64_t>(values[lane]), indices.at(i + lane));
     }
+    threshold = Isa::broadcast(selection.threshold);
   }
 
   // Adds codes 0..count-1 to a selection. group(i, d) sets d to the distances of the codes from i on, vector(i) returns
-  // those of kCodes of them, single(i) one distance, index(i) the index of a code.
-  template <class Group, class Vector, class Single, class Index>
-  static ADSQ_INLINE void scan(int64_t count, Selection& selection, Group group, Vector vector, Single single,
-                               Index index) {
+  // those of kCodes of them, single(i) one distance.
+  template <class Group, class Vector, class Single>
+  static ADSQ_INLINE void scan(int64_t count, Selection& selection, const Indices& indices, Group group, Vector vector,
+                               Single single) {
+    constexpr unsigned kAllLanes = (1u << kCodes) - 1;
     if (selection.threshold < 0) return;
     Distances threshold = Isa::broadcast(selection.threshold);
     int64_t i = 0;
@@ -104,29 +124,20 @@ struct Direct {
       const Distances low = Isa::low(Isa::low(Isa::low(d[0], d[1]), Isa::low(d[2], d[3])),
                                      Isa::low(Isa::low(d[4], d[5]), Isa::low(d[6], d[7])));
       if (__builtin_expect(Isa::within(low, threshold) == 0, 1)) continue;
-      for (int v = 0; v < kGroup; ++v) {
-        const unsigned near = Isa::within(d[v], threshold);
-        if (near != 0) accept_lanes(selection, d[v], near, [&](int lane) { return index(i + v * kCodes + lane); });
-      }
+      for (int v = 0; v < kGroup; ++v) accept_lanes(selection, d[v], threshold, kAllLanes, indices, i + v * kCodes);
       if (selection.threshold < 0) return;
-      threshold = Isa::broadcast(selection.threshold);
     }
     if constexpr (kCodes > 1) {
-      if (count < kCodes) {
-        for (; i < count; ++i) accept(selection, single(i), index(i));
+      if (count >= kCodes) {
+        // The last vector begins among codes that were looked at, which its lanes leave out.
+        for (int64_t done = i; done < count; done = i += kCodes) {
+          if (i > count - kCodes) i = count - kCodes;
+          accept_lanes(selection, vector(i), threshold, kAllLanes << (done - i) & kAllLanes, indices, i);
+        }
         return;
       }
-      // The last vector begins among codes that were looked at, which its lanes leave out.
-      for (int64_t done = i; done < count; done = i += kCodes) {
-        if (i > count - kCodes) i = count - kCodes;
-        const Distances d = vector(i);
-        const unsigned near = Isa::within(d, threshold) >> (done - i) << (done - i);
-        if (__builtin_expect(near == 0, 1)) continue;
-        accept_lanes(selection, d, near, [&](int lane) { return index(i + lane); });
-      }
-    } else {
-      for (; i < count; ++i) accept(selection, single(i), index(i));
     }
+    for (; i < count; ++i) accept(selection, single(i), indices.at(i));
   }
 
   template <int kVectors>
@@ -147,7 +158,7 @@ struct Direct {
       Selection& selection = queries.selections[q];
       const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
       scan(
-          block.count, selection,
+          block.count, selection, Indices{block.first, block.positions},
           [&](int64_t i, Distances* d)
               __attribute__((always_inline)) { group_distances<kGroup>(block, query, queries.num_words, i, d); },
           [&](int64_t i) __attribute__((always_inline)) {
@@ -155,8 +166,7 @@ struct Direct {
             group_distances<1>(block, query, queries.num_words, i, &d);
             return d;
           },
-          [&](int64_t i) { return one_distance(block.words + i, block.stride, query, queries.num_words); },
-          [&](int64_t i) { return block.index(i); });
+          [&](int64_t i) { return one_distance(block.words + i, block.stride, query, queries.num_words); });
       ended |= selection.threshold < 0;
     }
     return ended;
@@ -203,17 +213,16 @@ struct Direct {
       for (const Rows* stretch = stretches; stretch < stretches + number; ++stretch) {
         const uint8_t* rows = stretch->codes;
         // Who passes first fetches for all others.
-        const int64_t first = stretch->first, ahead = q == 0 ? stretch->ahead : 0;
+        const int64_t ahead = q == 0 ? stretch->ahead : 0;
         scan(
-            stretch->count, selection,
+            stretch->count, selection, Indices{stretch->first, nullptr},
             [&](int64_t i, Distances* d) __attribute__((always_inline)) {
               const uint8_t* group = rows + i * width;
               if (ahead != 0) fetch(group + ahead, kGroup * kCodes * width);
               for (int v = 0; v < kGroup; ++v) d[v] = distances(group + v * kCodes * width);
             },
             [&](int64_t i) __attribute__((always_inline)) { return distances(rows + i * width); },
-            [&](int64_t i) { return row_distance(rows + i * width, width, query); },
-            [&](int64_t i) { return first + i; });
+            [&](int64_t i) { return row_distance(rows + i * width, width, query); });
       }
       ended |= selection.threshold < 0;
     }

@@ -19,13 +19,12 @@ namespace adsq::cpu {
 namespace {
 
 constexpr int kMinBits = 4;
-constexpr int64_t kQueriesATask = 8;
 constexpr int64_t kLeastSample = 256, kMostSample = 1 << 15, kSampleShare = 128;
 
 // Calls task(first, last) for shares of the queries. What it throws is thrown when all threads are done.
 template <class Task>
 void share_queries(int64_t count, const Threads& threads, Task task) {
-  const int64_t tasks = std::max<int64_t>(1, std::min(threads.count, count / kQueriesATask));
+  const int64_t tasks = table_tasks(count, threads.count);
   std::vector<std::string> errors(static_cast<size_t>(tasks));
   threads.run(tasks, [&](int64_t t) {
     try {
@@ -39,30 +38,35 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
   }
 }
 
-// Whether to try the tables again where most queries before went back to a scan.
+// Whether to try the tables again: as long as what the searches that were given up have taken is less than what the
+// others have saved, or little beside scanning all. Then seldom, as queries may change.
 class Trials {
  public:
-  explicit Trials(bool force) : force_(force) {}
-  bool next() { return force_ || tried_ < kFew || kept_ * kFew > tried_ || ++left_out_ % kFew == 0; }
-  void add(bool kept) { ++tried_, kept_ += kept; }
+  Trials(bool force, int64_t num_queries, const HashCosts& costs)
+      : force_(force), scan_(costs.scan), most_(kMostLost * costs.scan * static_cast<double>(num_queries)) {}
+  bool next() { return force_ || lost_ <= most_ || ++left_out_ % kSeldom == 0; }
+  void add(bool kept, double spent) { lost_ += kept ? spent - scan_ : spent; }
 
  private:
-  static constexpr int64_t kFew = 16;
+  static constexpr double kMostLost = 0.02;
+  static constexpr int64_t kSeldom = 64;
   const bool force_;
-  int64_t tried_ = 0, kept_ = 0, left_out_ = 0;
+  const double scan_, most_;
+  double lost_ = 0;
+  int64_t left_out_ = 0;
 };
 
 // Moves those queries from `rest` to the result which the tables would cost less than their shares of a scan: the fewer
 // queries share one, the more each takes.
-std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const Codes& codes, int64_t k,
-                                  std::vector<int64_t>& rest) {
+template <class CostsOf>
+std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, CostsOf costs_of, std::vector<int64_t>& rest) {
   const auto cost = [&](int64_t q) { return by_tables[static_cast<size_t>(q)]; };
   std::stable_sort(rest.begin(), rest.end(), [&](int64_t a, int64_t b) { return cost(a) < cost(b); });
   double sum = 0, least = std::numeric_limits<double>::infinity();
   size_t best = 0;
   for (size_t m = 0; m <= rest.size(); ++m) {
     const auto left = static_cast<int64_t>(rest.size() - m);
-    const double all = sum + static_cast<double>(left) * HashCosts(codes, left, k).scan;
+    const double all = sum + static_cast<double>(left) * costs_of(left).scan;
     if (all < least) least = all, best = m;
     if (m < rest.size()) sum += cost(rest[m]);
   }
@@ -80,23 +84,25 @@ std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCo
                                 int64_t k, bool force, uint8_t* used, const Threads& threads, Search search) {
   const Codes& codes = queries.codes;
   const auto words = query_words(scan_kernels(), codes);
+  const auto costs_of = [&](int64_t scanned) { return HashCosts(database, tables.rates, scanned, k, threads.count); };
   std::vector<uint8_t> ways(static_cast<size_t>(codes.count));
   std::vector<double> by_tables(ways.size(), std::numeric_limits<double>::infinity());
   const auto run = [&](const std::vector<int64_t>& some, int64_t scanned) {
     const auto count = static_cast<int64_t>(some.size());
     if (count == 0) return;
     const auto words_of = [&](int64_t i) { return words.get() + some[static_cast<size_t>(i)] * codes.num_words(); };
+    const HashCosts costs = costs_of(scanned);
     share_queries(count, threads, [&](int64_t first, int64_t last) {
-      HashQuery query(database, tables, scanned, k);
+      HashQuery query(database, tables, costs, k);
       Expander expander(database);
-      Trials trials(force);
+      Trials trials(force, last - first, costs);
       for (int64_t i = first; i < last; ++i) {
         if (!trials.next()) continue;
-        if (i + 2 < last) query.prefetch(words_of(i + 2));
-        if (i + 1 < last) query.prefetch_rows(words_of(i + 1));
+        if (i + HashQuery::kAhead < last) query.prefetch(words_of(i + HashQuery::kAhead));
+        if (i + HashQuery::kRowsAhead < last) query.prefetch_rows(words_of(i + HashQuery::kRowsAhead));
         const auto q = static_cast<size_t>(some[static_cast<size_t>(i)]);
         const bool done = search(query, expander, words_of(i), static_cast<int64_t>(q));
-        trials.add(done);
+        trials.add(done, query.spent() + (done ? costs.result : 0));
         ways[q] = done ? 1 : query.began() ? 2 : ways[q];
         by_tables[q] = query.cost();
       }
@@ -107,7 +113,7 @@ std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCo
   run(all, codes.count);
   const auto not_done = [&](int64_t q) { return ways[static_cast<size_t>(q)] != 1; };
   std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
-  const std::vector<int64_t> worth = worth_tables(by_tables, database.codes, k, rest);
+  const std::vector<int64_t> worth = worth_tables(by_tables, costs_of, rest);
   run(worth, static_cast<int64_t>(rest.size()));
   std::copy_if(worth.begin(), worth.end(), std::back_inserter(rest), not_done);
   std::sort(rest.begin(), rest.end());
@@ -143,20 +149,32 @@ int64_t HashLayout::sample_size(int64_t count) {
   return std::min(count, std::clamp(count / kSampleShare, kLeastSample, kMostSample));
 }
 
-void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions, uint8_t* rows,
-                      uint8_t* sample) {
+void make_hash_tables(const DistinctCodes& database, const HashLayout& layout, int32_t* offsets, int32_t* positions,
+                      uint8_t* rows, uint8_t* sample) {
+  const Codes& codes = database.codes;
+  // Codes with many rows first in each bucket: soon as many rows are known as are wanted, and how far they are.
+  std::vector<int32_t> order(database.offsets == nullptr ? 0 : static_cast<size_t>(codes.count));
   std::vector<int32_t> parts(static_cast<size_t>(codes.count));
+  if (!order.empty()) {
+    std::iota(order.begin(), order.end(), 0);
+    const auto more_rows = [&](int32_t a, int32_t b) {
+      return Expander::count(database, a) > Expander::count(database, b);
+    };
+    std::stable_sort(order.begin(), order.end(), more_rows);
+  }
+  const auto code = [&](int64_t i) { return order.empty() ? i : order[static_cast<size_t>(i)]; };
   uint64_t words[kMaxWords];
   for (int j = 0; j < layout.num_tables; ++j) {
     for (int64_t i = 0; i < codes.count; ++i) {
       words[codes.num_words() - 1] = 0;
-      std::memcpy(words, codes.rows + i * codes.width, static_cast<size_t>(codes.width));
+      std::memcpy(words, codes.rows + code(i) * codes.width, static_cast<size_t>(codes.width));
       parts[static_cast<size_t>(i)] = static_cast<int32_t>(part_of(words, layout, j));
     }
     int32_t* own = positions + j * codes.count;
     list_rows(parts.data(), codes.count, int64_t{1} << layout.bits(j), offsets + layout.first_offset(j), own);
     uint8_t* row = rows + j * codes.count * codes.width;
     for (int64_t i = 0; i < codes.count; ++i, row += codes.width) {
+      own[i] = static_cast<int32_t>(code(own[i]));
       std::memcpy(row, codes.rows + own[i] * codes.width, static_cast<size_t>(codes.width));
     }
   }
@@ -168,6 +186,20 @@ void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* off
     const int64_t code = first + static_cast<int64_t>(random() % static_cast<uint64_t>(room));
     std::memcpy(sample + i * codes.width, codes.rows + code * codes.width, static_cast<size_t>(codes.width));
   }
+}
+
+std::vector<int32_t> frequent_codes(const DistinctCodes& database) {
+  std::vector<int32_t> codes;
+  if (database.offsets == nullptr) return codes;
+  const auto rows = [&](int32_t code) { return Expander::count(database, code); };
+  for (int32_t c = 0; c < static_cast<int32_t>(database.codes.count); ++c) {
+    if (rows(c) > 1) codes.push_back(c);
+  }
+  const auto most = static_cast<int64_t>(std::min<size_t>(FrequentCodes::kMost, codes.size()));
+  std::partial_sort(codes.begin(), codes.begin() + most, codes.end(),
+                    [&](int32_t a, int32_t b) { return rows(a) != rows(b) ? rows(a) > rows(b) : a < b; });
+  codes.resize(static_cast<size_t>(most));
+  return codes;
 }
 
 void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t k, bool force,
@@ -201,9 +233,11 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 }
 
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
-                                 int64_t k) {
+                                 int64_t k, int64_t threads) {
   const auto words = query_words(scan_kernels(), queries);
-  HashQuery search(database, tables, queries.count, k);
+  const auto costs_of = [&](int64_t scanned) { return HashCosts(database, tables.rates, scanned, k, threads); };
+  const HashCosts costs = costs_of(queries.count);
+  HashQuery search(database, tables, costs, k);
   std::vector<HashPlan> plans;
   std::vector<double> by_tables;
   std::vector<int64_t> rest;
@@ -212,8 +246,8 @@ std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& data
     by_tables.push_back(search.cost());
     if (!plans.back().hash) rest.push_back(q);
   }
-  for (const int64_t q : worth_tables(by_tables, database.codes, k, rest)) plans[static_cast<size_t>(q)].hash = true;
-  const double scan = HashCosts(database.codes, static_cast<int64_t>(rest.size()), k).scan;
+  for (const int64_t q : worth_tables(by_tables, costs_of, rest)) plans[static_cast<size_t>(q)].hash = true;
+  const double scan = costs_of(static_cast<int64_t>(rest.size())).scan;
   for (HashPlan& plan : plans) plan.scan_cost = scan;
   return plans;
 }

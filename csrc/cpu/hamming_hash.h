@@ -23,6 +23,20 @@ struct HashLayout {
   static int64_t sample_size(int64_t count);
 };
 
+// How fast things go on this machine, with these codes (hamming_hash_costs.h).
+struct HashRates {
+  double scans[4];  // nanoseconds of whole scans for so many queries as measured_queries() tells
+  double tables;    // what the tables take, as a factor
+};
+
+// Codes that have many rows each, the most rows first. Where one of them has k rows, the k nearest rows are no farther.
+struct FrequentCodes {
+  static constexpr int64_t kMost = 256;
+  const uint8_t* rows;    // [count][width]
+  const int32_t* counts;  // rows of each, at least 2
+  int64_t count;
+};
+
 // Buckets one after the other: those of table j begin at offsets[first_offset(j) + part], counted from j * count.
 struct HashTables {
   HashLayout layout;
@@ -30,10 +44,15 @@ struct HashTables {
   const int32_t* positions;  // [table][count]: which code
   const uint8_t* rows;       // [table][count][width]: the codes themselves
   const uint8_t* sample;     // [sample_size(count)][width]
+  FrequentCodes frequent;
+  HashRates rates;
 };
 
-void make_hash_tables(const Codes& codes, const HashLayout& layout, int32_t* offsets, int32_t* positions, uint8_t* rows,
-                      uint8_t* sample);
+void make_hash_tables(const DistinctCodes& database, const HashLayout& layout, int32_t* offsets, int32_t* positions,
+                      uint8_t* rows, uint8_t* sample);
+
+// The numbers of these codes.
+std::vector<int32_t> frequent_codes(const DistinctCodes& database);
 
 // What the search of a query by the tables takes, in nanoseconds of the model (hamming_hash_costs.h), and a scan.
 struct HashPlan {
@@ -50,7 +69,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
                int32_t* distances, int64_t* ids, uint8_t* used, const Threads& threads);
 
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
-                                 int64_t k);
+                                 int64_t k, int64_t threads);
 
 RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const HashTables& tables, int64_t radius,
                      bool force, uint8_t* used, const Threads& threads);

@@ -23,10 +23,9 @@ double choose(int n, int k) {
 
 }  // namespace
 
-// Whether looking for equal codes costs little beside a scan.
-bool HashQuery::few_in_first_bucket() const {
-  const int32_t* bucket = tables_.offsets + first_offsets_[0] + parts_[0];
-  return costs_.step + costs_.candidate * static_cast<double>(bucket[1] - bucket[0]) < kLittle * costs_.scan;
+// Whether reading these costs little beside a scan.
+bool HashQuery::few_codes(int64_t candidates) const {
+  return costs_.step + costs_.candidate * static_cast<double>(candidates) < kLittle * costs_.scan;
 }
 
 // Codes that are taken before better ones are found cost more than all else where buckets are small. How many these are
@@ -38,9 +37,9 @@ void HashQuery::learn_taken() { usual_taken_ += (static_cast<double>(taken_) - u
 // Of the buckets that differ in no bit, which hold many of the codes that are taken.
 double HashQuery::first_cost() const {
   int64_t candidates = 0;
-  for (int32_t r = 0; r < tables(); ++r) candidates += fetch(r);
+  for (int32_t r = 0; r < tables(); ++r) candidates += count_codes(r);
   return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates) +
-         costs_.taken * left_to_take() / 2;
+         costs_.taken * left_to_take() / 2 + costs_.result;
 }
 
 bool HashQuery::too_much_at_first() const { return first_cost() > kMostAtFirst * costs_.scan; }
@@ -66,9 +65,9 @@ double HashQuery::fullness(int flips, int bits) const {
 
 // What the steps from r on take if the last is `last`.
 double HashQuery::left_nearest(int32_t r, int32_t last) const {
-  double cost = costs_.taken * left_to_take();
+  double cost = costs_.taken * left_to_take() + costs_.result;
   for (; r <= last + 1 && cost <= costs_.alone; ++r) {
-    const int bits = tables_.layout.bits(r % tables()), flips = r / tables();
+    const int bits = tables_.layout.bits(table(r)), flips = r / tables();
     const double step = costs_.step + choose(bits, flips) * (costs_.bucket + fullness(flips, bits) * costs_.candidate);
     cost += r <= last ? step : last < selection_.threshold ? kFarther * step : 0;
   }
@@ -126,10 +125,10 @@ int32_t HashQuery::usual_radius() const {
 bool HashQuery::counts_buckets() {
   all_probes_ = all_candidates_ = 0;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    all_probes_ += choose(tables_.layout.bits(r % tables()), r / tables());
+    all_probes_ += choose(tables_.layout.bits(table(r)), r / tables());
     if (all_probes_ * costs_.bucket > costs_.alone) return false;
   }
-  for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(fetch(r));
+  for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(count_codes(r));
   cost_ = all_probes_ * costs_.bucket + all_candidates_ * costs_.candidate;
   return cost_ <= costs_.scan;
 }

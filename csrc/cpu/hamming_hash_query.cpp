@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "cpu/distinct_expand.h"
 
@@ -41,27 +42,53 @@ void sort_keys(std::vector<uint64_t>& keys, int64_t num_codes, int64_t num_dista
 
 }  // namespace
 
-HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t scanned, int64_t k)
+HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, const HashCosts& costs, int64_t k)
     : database_(database),
       tables_(tables),
       kernels_(scan_kernels()),
       k_(k),
-      costs_(database.codes, scanned, k),
+      costs_(costs),
       counts_(static_cast<size_t>(all() + 1)),
       sample_counts_(static_cast<size_t>(all() + 1)),
       usual_radius_(usual_radius()),
       usual_taken_(kTaken * static_cast<double>(k) * static_cast<double>(database.codes.count) /
                    static_cast<double>(std::max<int64_t>(1, database.num_rows))) {
   for (int j = 0; j < this->tables(); ++j) {
+    order_[j] = j;
     first_offsets_[j] = tables_.layout.first_offset(j);
     masks_[j] = ((uint64_t{1} << tables_.layout.bits(j)) - 1) << tables_.layout.starts[j] % 64;
   }
+  const FrequentCodes& frequent = tables_.frequent;
+  if (k == 0 || database.offsets == nullptr) return;
+  int64_t some = 0;
+  while (some < frequent.count && frequent.counts[some] >= k) ++some;
+  if (some == 0) return;
+  // Whole vectors: the last ones repeat a code.
+  num_frequent_ = (some + 63) / 64 * 64;
+  const int words = database.codes.num_words();
+  frequent_words_.resize(static_cast<size_t>(num_frequent_ * words));
+  kernels_.widen(frequent.rows, database.codes.width, some, frequent_words_.data(), num_frequent_);
+  for (int w = 0; w < words; ++w) {
+    uint64_t* own = frequent_words_.data() + w * num_frequent_;
+    std::fill(own + some, own + num_frequent_, own[0]);
+  }
+}
+
+// How far the k-th row is at most.
+int32_t HashQuery::farthest() const {
+  if (num_frequent_ == 0) return all();
+  uint16_t distances[FrequentCodes::kMost];
+  const Block block{frequent_words_.data(), num_frequent_, num_frequent_, 0, nullptr};
+  kernels_.distances(block, query_, database_.codes.num_words(), distances);
+  uint16_t least = distances[0];
+  for (int64_t i = 1; i < num_frequent_; ++i) least = std::min(least, distances[i]);
+  return least;
 }
 
 // Calls visit(place of the first code in the table, how many) for the buckets of a step.
 template <class Visit>
 void HashQuery::buckets(int32_t r, Visit visit) const {
-  const int table = r % tables(), bits = tables_.layout.bits(table), flips = r / tables();
+  const int table = this->table(r), bits = tables_.layout.bits(table), flips = r / tables();
   const int32_t* offsets = tables_.offsets + first_offsets_[table];
   if (flips > bits) return;
   const Codes& codes = database_.codes;
@@ -98,12 +125,23 @@ void HashQuery::start(const uint64_t* query, int32_t threshold) {
   rows_within_ = steps_ = probes_ = candidates_ = taken_ = 0;
   std::fill_n(levels_, num_levels_, Level{});
   num_levels_ = 0;
+  order_tables();
   expected_radius_ = -1;
   cost_ = std::numeric_limits<double>::infinity();
 }
 
+void HashQuery::order_tables() {
+  for (int32_t s = 1; s < tables(); ++s) {
+    const int table = order_[s];
+    const int64_t size = bucket_size(table);
+    int32_t place = s;
+    for (; place > 0 && bucket_size(order_[place - 1]) > size; --place) order_[place] = order_[place - 1];
+    order_[place] = table;
+  }
+}
+
 void HashQuery::step(int32_t r) {
-  const int table = r % tables();
+  const int table = this->table(r);
   const Codes& codes = database_.codes;
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   const int64_t probes = probes_, candidates = candidates_;
@@ -137,10 +175,11 @@ void HashQuery::step(int32_t r) {
 
 // Whether a step before r met a code, given how it differs from the query.
 bool HashQuery::met_before(const uint64_t* differing, int32_t r) const {
-  const bool one_word = database_.codes.num_words() == 1;
-  for (int j = 0; j < tables() && (j < r || r > tables()); ++j) {
+  const bool one_word = database_.codes.num_words() == 1, again = r > tables();
+  for (int32_t s = 0; s < (again ? tables() : std::min(r, tables())); ++s) {
+    const int j = order_[s];
     const uint64_t part = one_word ? *differing & masks_[j] : part_of(differing, tables_.layout, j);
-    if (part == 0 ? j < r : r > tables() && count_bits(part) * tables() + j < r) return true;
+    if (again ? count_bits(part) * tables() + s < r : part == 0) return true;
   }
   return false;
 }
@@ -151,17 +190,24 @@ void HashQuery::take(int32_t r, int table) {
   const int64_t start = table * codes.count;
   const bool lists = k_ > 0 && database_.offsets != nullptr;
   const size_t old = found_.size();
+  found_.resize(old + static_cast<size_t>(selection_.count));
+  uint64_t* next = found_.data() + old;
   uint64_t differing[kMaxWords];
   for (int64_t i = 0; i < selection_.count; ++i) {
-    const int64_t distance = distance_of(selection_.keys[i]), place = start + index_of(selection_.keys[i]);
-    if (distance > selection_.threshold) continue;
-    differing[codes.num_words() - 1] = 0;
-    std::memcpy(differing, tables_.rows + place * codes.width, static_cast<size_t>(codes.width));
+    const uint64_t key = selection_.keys[i];
+    const int64_t place = start + index_of(key);
+    if (codes.width == 8) {
+      std::memcpy(differing, tables_.rows + place * 8, 8);
+    } else {
+      differing[codes.num_words() - 1] = 0;
+      std::memcpy(differing, tables_.rows + place * codes.width, static_cast<size_t>(codes.width));
+    }
     for (int w = 0; w < codes.num_words(); ++w) differing[w] ^= query_[w];
-    if (met_before(differing, r)) continue;
     if (lists) __builtin_prefetch(tables_.positions + place);
-    found_.push_back(static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(place));
+    *next = (key & ~kIndexMask) | static_cast<uint64_t>(place);
+    next += !met_before(differing, r);
   }
+  found_.resize(static_cast<size_t>(next - found_.data()));
   selection_.count = 0;
   if (k_ == 0) return;
   if (lists) {
@@ -195,28 +241,42 @@ void HashQuery::prefetch_rows(const uint64_t* query) const {
   }
 }
 
-// Returns how many codes a step meets, and has the first of each bucket fetched into the cache.
-int64_t HashQuery::fetch(int32_t r) const {
+// Returns how many codes a step meets.
+int64_t HashQuery::count_codes(int32_t r) const {
+  if (r < tables()) return bucket_size(table(r));
   int64_t total = 0;
   buckets(r, [&](int64_t, int64_t count) { total += count; });
   return total;
 }
 
-// Whether the rows with the query's own code are enough: trained codes often are a query's as well.
+// Whether the rows with the query's own code are enough: trained codes often are a query's as well. They are in a
+// bucket of every table.
 bool HashQuery::equal_are_enough() {
-  if (!few_in_first_bucket()) return false;
-  selection_.threshold = 0;
-  step(0);
-  return rows_within_ >= k_;
+  const int table = order_[0];
+  const int64_t count = bucket_size(table);
+  if (!few_codes(count)) return false;
+  const int32_t threshold = std::exchange(selection_.threshold, 0);
+  const Codes& codes = database_.codes;
+  const int64_t first = tables_.offsets[first_offsets_[table] + parts_[table]];
+  const Rows bucket{tables_.rows + (table * codes.count + first) * codes.width, count, first};
+  kernels_.scan_rows(&bucket, 1, codes.width, {query_, codes.num_words(), &selection_, 1});
+  if (selection_.count > 0) take(0, table);
+  if (rows_within_ >= k_) return true;
+  // They will be met again.
+  found_.clear();
+  counts_[0] = rows_within_ = taken_ = 0;
+  selection_.threshold = threshold;
+  return false;
 }
 
 bool HashQuery::nearest(const uint64_t* query, bool force) {
   start(query, all());
+  prefetch_rows(query);
+  selection_.threshold = farthest();
   if (equal_are_enough()) {
     finish();
     return true;
   }
-  start(query, all());
   if (!force && too_much_at_first()) return false;
   bool done = false;
   for (int32_t r = 0; r <= all() && !done; ++r) {
@@ -231,6 +291,7 @@ bool HashQuery::nearest(const uint64_t* query, bool force) {
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
+  prefetch_rows(query);
   if (!force && !counts_buckets()) return false;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
     if (!force && r > 0 && gives_up_within()) return false;
@@ -242,8 +303,8 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
 
 HashPlan HashQuery::plan(const uint64_t* query) {
   start(query, all());
+  selection_.threshold = farthest();
   if (equal_are_enough()) return {true, cost_ = spent(), costs_.scan, candidates_, 0};
-  start(query, all());
   bool hash = !too_much_at_first();
   if (hash) {
     for (int32_t r = 0; r < tables(); ++r) step(r);

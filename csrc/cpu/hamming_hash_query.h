@@ -20,12 +20,13 @@ inline uint32_t part_of(const uint64_t* words, const HashLayout& layout, int tab
   return static_cast<uint32_t>(part & ((uint64_t{1} << bits) - 1));
 }
 
-// Steps: step r looks into the buckets of table r % tables whose part differs in r / tables bits from the query's.
+// Steps: step r looks into the buckets of one table, table(r), whose part differs in r / tables bits from the query's.
 // After it, all codes within distance r are found. A code is taken at the first step that meets it, and at no other.
+// The tables come in the order of what the query's own bucket holds: the more of them are full, the sooner it is done.
 class HashQuery {
  public:
-  // A scan is shared by `scanned` queries. `k` is 0 for searches within a radius.
-  HashQuery(const DistinctCodes& database, const HashTables& tables, int64_t scanned, int64_t k);
+  // `k` is 0 for searches within a radius.
+  HashQuery(const DistinctCodes& database, const HashTables& tables, const HashCosts& costs, int64_t k);
   ~HashQuery() {
     std::free(selection_.keys);
     std::free(sample_.keys);
@@ -38,10 +39,14 @@ class HashQuery {
   bool nearest(const uint64_t* query, bool force);
   bool within(const uint64_t* query, int32_t radius, bool force);
   bool began() const { return steps_ > 0; }
-  // Then: what the whole search would take, as far as it is known; at least so much, where that is more than a scan.
+  // Then: what it took; and what the whole search would take, as far as it is known; at least so much, where that is
+  // more than a scan.
+  double spent() const;
   double cost() const { return cost_; }
 
-  // Has what the searches of later queries read first fetched into the cache: of the next but one, and of the next.
+  // Has what the searches of later queries read first fetched into the cache: of query kAhead, and of query kRowsAhead
+  // from now.
+  static constexpr int64_t kAhead = 6, kRowsAhead = 3;
   void prefetch(const uint64_t* query) const;
   void prefetch_rows(const uint64_t* query) const;
 
@@ -56,10 +61,17 @@ class HashQuery {
   void start(const uint64_t* query, int32_t threshold);
   void step(int32_t r);
   void take(int32_t r, int table);
+  void order_tables();
+  int table(int32_t r) const { return order_[r % tables()]; }
   bool met_before(const uint64_t* differing, int32_t r) const;
   template <class Visit>
   void buckets(int32_t r, Visit visit) const;
-  int64_t fetch(int32_t r) const;
+  int64_t count_codes(int32_t r) const;
+  int64_t bucket_size(int table) const {
+    const int32_t* bucket = tables_.offsets + first_offsets_[table] + parts_[table];
+    return bucket[1] - bucket[0];
+  }
+  int32_t farthest() const;
   bool equal_are_enough();
   void finish();
   int64_t code_of(uint64_t key) const { return tables_.positions[index_of(key)]; }
@@ -67,12 +79,11 @@ class HashQuery {
   int32_t all() const { return static_cast<int32_t>(8 * database_.codes.width); }
 
   // What it will take (hamming_hash_choice.cpp).
-  bool few_in_first_bucket() const;
+  bool few_codes(int64_t candidates) const;
   double left_to_take() const;
   void learn_taken();
   double first_cost() const;
   bool too_much_at_first() const;
-  double spent() const;
   double fullness(int flips, int bits) const;
   double left_nearest(int32_t r, int32_t last) const;
   bool gives_up(int32_t r);
@@ -91,8 +102,9 @@ class HashQuery {
   const HashTables& tables_;
   const ScanKernels& kernels_;
   const int64_t k_;
-  const HashCosts costs_;
+  const HashCosts& costs_;
   const uint64_t* query_ = nullptr;
+  int order_[kMaxTables];
   int64_t first_offsets_[kMaxTables];
   uint32_t parts_[kMaxTables];
   uint64_t masks_[kMaxTables];  // of parts, where codes have one word
@@ -106,6 +118,8 @@ class HashQuery {
   Selection sample_{};
   std::vector<int64_t> sample_counts_;
   const int32_t usual_radius_;
+  std::vector<uint64_t> frequent_words_;  // [word][code] of those codes that have k rows
+  int64_t num_frequent_ = 0;
   double usual_taken_;
   int32_t expected_radius_ = 0;
   double all_probes_ = 0, all_candidates_ = 0, cost_ = 0;

@@ -15,8 +15,6 @@ constexpr int64_t kManyQueries = 256, kOwnCacheBytes = 1 << 20;  // and where it
 constexpr int64_t kAheadBytes = 8192;  // where memory is the bound, fetched ahead of what is compared
 constexpr int64_t kBoundary = 512;     // parts begin on whole sliced blocks
 constexpr int64_t kInPlaceQueries = 2;
-// Comparisons of words below which a second thread costs more than it brings.
-constexpr int64_t kSmallWork = 1 << 17;
 
 // Moves selections whose search is over behind the others, with their records, and returns how many are left.
 int64_t drop_ended(Selection* selections, int64_t count, uint8_t* records, int64_t record_size) {
@@ -152,11 +150,15 @@ Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries) 
 
 int64_t direct_block_size(int num_words) { return std::max<int64_t>(64, kCacheBytes / (8 * num_words) / 64 * 64); }
 
+int64_t sliced_queries(const ScanKernels& kernels, int64_t width) {
+  if (width > kMaxSlicedWidth) return INT64_MAX;
+  return kernels.sliced_queries[width < 8 ? 0 : width <= 16 ? 1 : 2];
+}
+
 void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries) {
   queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
   if (first >= last || queries.count == 0) return;
-  const int size_class = database.width < 8 ? 0 : database.width <= 16 ? 1 : 2;
-  if (database.width <= kMaxSlicedWidth && queries.count >= kernels.sliced_queries[size_class]) {
+  if (queries.count >= sliced_queries(kernels, database.width)) {
     return scan_part_sliced(kernels, database, first, last, queries);
   }
   const int num_words = database.num_words();
@@ -182,7 +184,7 @@ void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first,
 
 Split split_work(const Codes& database, int64_t num_queries, int64_t threads, int64_t max_codes) {
   const int64_t work = database.count * std::max<int64_t>(1, num_queries) * database.num_words();
-  threads = std::min(threads, 1 + work / kSmallWork);
+  threads = std::min(threads, 1 + work / kSmallScan);
   // Parts of the queries cost reading the database once more. Parts of the database cost more candidates: a query has
   // as many in each of them, and its threshold falls as slowly as if there were few codes.
   const int64_t few = database.count * database.width <= kOwnCacheBytes ? kPartQueries : kManyQueries;

@@ -46,11 +46,17 @@ class BlockReader {
   std::vector<uint8_t> rows_;
 };
 
+// Comparisons of words below which a second thread costs more than it brings.
+constexpr int64_t kSmallScan = 1 << 17;
+
 // Spreads all queries into words, [count][num_words].
 Aligned<uint64_t> query_words(const ScanKernels& kernels, const Codes& queries);
 
 // Codes in a block that stays in the L1 cache while all queries pass over it.
 int64_t direct_block_size(int num_words);
+
+// From how many queries on a pass goes by bit planes.
+int64_t sliced_queries(const ScanKernels& kernels, int64_t width);
 
 // Adds the codes first..last-1 to the selections, which are in any order afterwards.
 void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first, int64_t last, Queries queries);

@@ -100,6 +100,13 @@ struct Isa {
   static Distances pair_sums(Distances a, Distances b) { return add(even(a, b), odd(a, b)); }
   static unsigned within(Distances a, Distances limit) { return _mm512_cmple_epu64_mask(a, limit); }
   static void store(uint64_t* to, Distances a) { _mm512_storeu_si512(to, a); }
+  static constexpr bool kAppends = true;
+  static int append(uint64_t* keys, Distances d, unsigned lanes, int64_t first) {
+    const __m512i indices = add(broadcast(first), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+    const __m512i all = _mm512_or_si512(_mm512_slli_epi64(d, kIndexBits), indices);
+    _mm512_storeu_si512(keys, _mm512_maskz_compress_epi64(static_cast<__mmask8>(lanes), all));
+    return __builtin_popcount(lanes);
+  }
   static void narrow(uint16_t* to, Distances a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi64_epi16(a));
   }

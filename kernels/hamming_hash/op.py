@@ -11,18 +11,23 @@ from adsq.kernels.hamming_topk import op as search
 
 
 @plain_op("adsq::hash_tables")
-def hash_tables(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """uint8 [D, B] -> bucket offsets int32, codes by bucket int32 [tables, D] and uint8 [tables, D, B], some codes."""
-    positions = codes.new_empty((0, codes.shape[0]), dtype=torch.int32)  # no tables
-    return codes.new_empty(0, dtype=torch.int32), positions, codes.new_empty((0, *codes.shape)), codes[:0].clone()
+def hash_tables(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) -> list[Tensor]:
+    """Codes uint8 [D, B], and their lists of rows if there are any -> tables; none here.
+
+    Bucket offsets int32; codes by bucket, int32 [tables, D] and uint8 [tables, D, B]; some codes; those with the most
+    rows, uint8 and int32; measured rates, float64.
+    """
+    return []
 
 
 @torch.library.register_fake("adsq::hash_tables")
-def _(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    entries, tables, some = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
+def _(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) -> list[Tensor]:
+    entries, tables, some, frequent = (torch.library.get_ctx().new_dynamic_size() for _ in range(4))
     positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
-    rows = codes.new_empty(tables, *codes.shape)
-    return codes.new_empty(entries, dtype=torch.int32), positions, rows, codes.new_empty(some, codes.shape[1])
+    samples = [codes.new_empty(count, codes.shape[1]) for count in (some, frequent)]
+    counts, rates = codes.new_empty(frequent, dtype=torch.int32), codes.new_empty(5, dtype=torch.float64)
+    bucket_offsets = codes.new_empty(entries, dtype=torch.int32)
+    return [bucket_offsets, positions, codes.new_empty(tables, *codes.shape), *samples, counts, rates]
 
 
 @plain_op("adsq::hash_topk")
@@ -31,10 +36,7 @@ def hash_topk(
     codes: Tensor,
     k: int,
     force: bool,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -52,10 +54,7 @@ def _(
     codes: Tensor,
     k: int,
     force: bool,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -71,10 +70,7 @@ def hash_range(
     codes: Tensor,
     radius: int,
     force: bool,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -92,10 +88,7 @@ def _(
     codes: Tensor,
     radius: int,
     force: bool,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
@@ -111,10 +104,7 @@ def hash_plans(
     queries: Tensor,
     codes: Tensor,
     k: int,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
@@ -127,10 +117,7 @@ def _(
     queries: Tensor,
     codes: Tensor,
     k: int,
-    table_offsets: Tensor,
-    positions: Tensor,
-    table_rows: Tensor,
-    sample: Tensor,
+    tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
