@@ -12,7 +12,7 @@ namespace {
 
 // What `hash_tables` returns, in this order.
 enum Part { kOffsets, kPositions, kRows, kSample, kFrequent, kFrequentCounts, kRates, kParts };
-constexpr int64_t kNumRates = 5;
+constexpr int64_t kNumRates = 7;
 
 template <typename T>
 T* data_of(const Tensor& tensor) {
@@ -45,8 +45,9 @@ cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts)
                          {data_of<uint8_t>(parts[kFrequent]), data_of<int32_t>(parts[kFrequentCounts]), frequent},
                          {}};
   const auto* rates = data_of<double>(parts[kRates]);
-  std::copy_n(rates, kNumRates - 1, tables.rates.scans);
-  tables.rates.tables = rates[kNumRates - 1];
+  std::copy_n(rates, 4, tables.rates.scans);
+  std::copy_n(rates + 4, 2, tables.rates.choosing);
+  tables.rates.tables = rates[6];
   return tables;
 }
 
@@ -81,8 +82,9 @@ std::vector<Tensor> hash_tables(const Tensor& codes, const std::optional<Tensor>
   auto* rates = data_of<double>(parts[kRates]);
   std::fill_n(rates, kNumRates, 0.0);
   const cpu::HashRates measured = cpu::measure_rates(database, tables_of(codes, parts));
-  std::copy_n(measured.scans, kNumRates - 1, rates);
-  rates[kNumRates - 1] = measured.tables;
+  std::copy_n(measured.scans, 4, rates);
+  std::copy_n(measured.choosing, 2, rates + 4);
+  rates[6] = measured.tables;
   return parts;
 }
 

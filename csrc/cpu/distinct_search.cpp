@@ -101,6 +101,9 @@ class TopkSearch {
 
 void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
                    const Threads& threads) {
+  if (database.offsets == nullptr) {
+    return hamming_topk(queries, database.codes, k, database.ids, distances, ids, threads);
+  }
   if (database.codes.count == 0 || database.num_rows == 0) {
     std::fill(distances, distances + queries.count * k, kNoDistance);
     std::fill(ids, ids + queries.count * k, kNoIndex);

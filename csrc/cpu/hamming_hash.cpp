@@ -45,10 +45,13 @@ class Trials {
   Trials(bool force, int64_t num_queries, const HashCosts& costs)
       : force_(force), scan_(costs.scan), most_(kMostLost * costs.scan * static_cast<double>(num_queries)) {}
   bool next() { return force_ || lost_ <= most_ || ++left_out_ % kSeldom == 0; }
-  void add(bool kept, double spent) { lost_ += kept ? spent - scan_ : spent; }
+  void add(bool kept, double spent) {
+    const double lost = kept ? spent - scan_ : spent;
+    lost_ += lost > 0 ? lost : kSure * lost;
+  }
 
  private:
-  static constexpr double kMostLost = 0.02;
+  static constexpr double kMostLost = 0.02, kSure = 0.5;  // of what seems saved, for estimates err
   static constexpr int64_t kSeldom = 64;
   const bool force_;
   const double scan_, most_;
@@ -58,15 +61,15 @@ class Trials {
 
 // Moves those queries from `rest` to the result which the tables would cost less than their shares of a scan: the fewer
 // queries share one, the more each takes.
-template <class CostsOf>
-std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, CostsOf costs_of, std::vector<int64_t>& rest) {
+std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const HashCosts& costs,
+                                  std::vector<int64_t>& rest) {
   const auto cost = [&](int64_t q) { return by_tables[static_cast<size_t>(q)]; };
   std::stable_sort(rest.begin(), rest.end(), [&](int64_t a, int64_t b) { return cost(a) < cost(b); });
   double sum = 0, least = std::numeric_limits<double>::infinity();
   size_t best = 0;
   for (size_t m = 0; m <= rest.size(); ++m) {
     const auto left = static_cast<int64_t>(rest.size() - m);
-    const double all = sum + static_cast<double>(left) * costs_of(left).scan;
+    const double all = sum + static_cast<double>(left) * costs.shared_by(left).scan;
     if (all < least) least = all, best = m;
     if (m < rest.size()) sum += cost(rest[m]);
   }
@@ -84,25 +87,25 @@ std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCo
                                 int64_t k, bool force, uint8_t* used, const Threads& threads, Search search) {
   const Codes& codes = queries.codes;
   const auto words = query_words(scan_kernels(), codes);
-  const auto costs_of = [&](int64_t scanned) { return HashCosts(database, tables.rates, scanned, k, threads.count); };
+  const HashCosts costs(database, tables.rates, k, threads.count);
   std::vector<uint8_t> ways(static_cast<size_t>(codes.count));
   std::vector<double> by_tables(ways.size(), std::numeric_limits<double>::infinity());
   const auto run = [&](const std::vector<int64_t>& some, int64_t scanned) {
     const auto count = static_cast<int64_t>(some.size());
     if (count == 0) return;
     const auto words_of = [&](int64_t i) { return words.get() + some[static_cast<size_t>(i)] * codes.num_words(); };
-    const HashCosts costs = costs_of(scanned);
+    const HashCosts shared = costs.shared_by(scanned);
     share_queries(count, threads, [&](int64_t first, int64_t last) {
-      HashQuery query(database, tables, costs, k);
+      HashQuery query(database, tables, shared, k);
       Expander expander(database);
-      Trials trials(force, last - first, costs);
+      Trials trials(force, last - first, shared);
       for (int64_t i = first; i < last; ++i) {
         if (!trials.next()) continue;
         if (i + HashQuery::kAhead < last) query.prefetch(words_of(i + HashQuery::kAhead));
         if (i + HashQuery::kRowsAhead < last) query.prefetch_rows(words_of(i + HashQuery::kRowsAhead));
         const auto q = static_cast<size_t>(some[static_cast<size_t>(i)]);
         const bool done = search(query, expander, words_of(i), static_cast<int64_t>(q));
-        trials.add(done, query.spent() + (done ? costs.result : 0));
+        trials.add(done, query.spent() + (done ? shared.result : 0));
         ways[q] = done ? 1 : query.began() ? 2 : ways[q];
         by_tables[q] = query.cost();
       }
@@ -113,19 +116,12 @@ std::vector<int64_t> try_tables(const DistinctQueries& queries, const DistinctCo
   run(all, codes.count);
   const auto not_done = [&](int64_t q) { return ways[static_cast<size_t>(q)] != 1; };
   std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
-  const std::vector<int64_t> worth = worth_tables(by_tables, costs_of, rest);
+  const std::vector<int64_t> worth = worth_tables(by_tables, costs, rest);
   run(worth, static_cast<int64_t>(rest.size()));
   std::copy_if(worth.begin(), worth.end(), std::back_inserter(rest), not_done);
   std::sort(rest.begin(), rest.end());
   for (size_t q = 0; q < queries.numbers.size(); ++q) used[q] = ways[static_cast<size_t>(queries.numbers[q])];
   return rest;
-}
-
-void scan_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
-               const Threads& threads) {
-  if (database.offsets == nullptr)
-    return hamming_topk(queries, database.codes, k, database.ids, distances, ids, threads);
-  distinct_topk(queries, database, k, distances, ids, threads);
 }
 
 }  // namespace
@@ -216,13 +212,13 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
   };
   const std::vector<int64_t> rest = try_tables(distinct, database, tables, k, force, used, threads, search);
   if (static_cast<int64_t>(rest.size()) == queries.count)
-    return scan_topk(queries, database, k, distances, ids, threads);
+    return distinct_topk(queries, database, k, distances, ids, threads);
   if (!rest.empty()) {
     const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
     const auto count = static_cast<int64_t>(rest.size());
     std::vector<int32_t> near(static_cast<size_t>(count * k));
     std::vector<int64_t> found(near.size());
-    scan_topk({rows.data(), count, queries.width}, database, k, near.data(), found.data(), threads);
+    distinct_topk({rows.data(), count, queries.width}, database, k, near.data(), found.data(), threads);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t q = places[static_cast<size_t>(rest[static_cast<size_t>(i)])];
       std::copy_n(near.data() + i * k, k, distances + q * k);
@@ -235,9 +231,8 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k, int64_t threads) {
   const auto words = query_words(scan_kernels(), queries);
-  const auto costs_of = [&](int64_t scanned) { return HashCosts(database, tables.rates, scanned, k, threads); };
-  const HashCosts costs = costs_of(queries.count);
-  HashQuery search(database, tables, costs, k);
+  const HashCosts costs(database, tables.rates, k, threads), shared = costs.shared_by(queries.count);
+  HashQuery search(database, tables, shared, k);
   std::vector<HashPlan> plans;
   std::vector<double> by_tables;
   std::vector<int64_t> rest;
@@ -246,8 +241,8 @@ std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& data
     by_tables.push_back(search.cost());
     if (!plans.back().hash) rest.push_back(q);
   }
-  for (const int64_t q : worth_tables(by_tables, costs_of, rest)) plans[static_cast<size_t>(q)].hash = true;
-  const double scan = costs_of(static_cast<int64_t>(rest.size())).scan;
+  for (const int64_t q : worth_tables(by_tables, costs, rest)) plans[static_cast<size_t>(q)].hash = true;
+  const double scan = costs.shared_by(static_cast<int64_t>(rest.size())).scan;
   for (HashPlan& plan : plans) plan.scan_cost = scan;
   return plans;
 }

@@ -25,8 +25,9 @@ struct HashLayout {
 
 // How fast things go on this machine, with these codes (hamming_hash_costs.h).
 struct HashRates {
-  double scans[4];  // nanoseconds of whole scans for so many queries as measured_queries() tells
-  double tables;    // what the tables take, as a factor
+  double scans[4];     // nanoseconds of whole scans, for four numbers of queries
+  double choosing[2];  // and of choosing the nearest for each of few queries, and of many
+  double tables;       // what the tables take, as a factor
 };
 
 // Codes that have many rows each, the most rows first. Where one of them has k rows, the k nearest rows are no farther.

@@ -47,7 +47,7 @@ bool HashQuery::too_much_at_first() const { return first_cost() > kMostAtFirst *
 double HashQuery::spent() const {
   // A scan, too, has work with a code that is found.
   const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
-  return costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
+  return costs_.start + costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
          costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) - found;
 }
 

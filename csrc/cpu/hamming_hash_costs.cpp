@@ -1,10 +1,15 @@
 #include "cpu/hamming_hash_costs.h"
 
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <limits>
 #include <random>
 #include <vector>
 
+#include "cpu/distinct_queries.h"
 #include "cpu/hamming_hash_query.h"
 
 namespace adsq::cpu {
@@ -15,48 +20,85 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMeasuredBytes = 64 << 20;  // of the codes: more of them take as long each
 constexpr int64_t kRounds = 8;
 constexpr double kEnough = 1e6;  // nanoseconds of rounds after which no other begins
-constexpr int64_t kSearches = 64, kFewSearches = 8, kNeighbours = 10;
-constexpr int64_t kFlipped = 3;  // bits, so that the codes are near and not equal
+constexpr int64_t kSearches = 128, kSearchRounds = 3, kFewSearches = 8, kNeighbours = 10;
+constexpr double kMostScans = 4, kMostTime = 2e7;  // that one search may seem to take, and nanoseconds of all
+constexpr int64_t kFlipped = 3;                    // bits, so that the codes are near and not equal
+
+// Beyond the first so many neighbours, what each takes a scan to choose: for few queries, and for many.
+constexpr double kChoosing[] = {50, 30};
+
+constexpr int64_t kCacheBytes = 2 << 20, kMemoryBytes = 24 << 20;
+constexpr double kCall = 2000;  // what a search by the tables makes once a call
+
+// How many queries the scans are measured with: two numbers below those that go by bit planes, and two from there on.
+// What lies between is interpolated.
+void measured_queries(int64_t width, int64_t* numbers) {
+  const int64_t sliced = std::min<int64_t>(16, sliced_queries(scan_kernels(), width));
+  numbers[0] = 1, numbers[1] = sliced - 1, numbers[2] = sliced, numbers[3] = 64;
+}
 
 double nanoseconds(Clock::time_point since) {
   return std::chrono::duration<double, std::nano>(Clock::now() - since).count();
 }
 
 // The least of some rounds: whatever disturbs one makes it longer.
-double scan_time(const Codes& codes, const std::vector<uint64_t>& words, int64_t num_queries) {
+template <class Task>
+double least_time(Task task) {
   double least = 0, all = 0;
   for (int64_t round = 0; round < kRounds && (round < 2 || all < kEnough); ++round) {
-    std::vector<Selection> selections;
-    for (int64_t q = 0; q < num_queries; ++q) selections.push_back({nullptr, 0, 0, 0, 0, static_cast<int32_t>(q)});
     const auto start = Clock::now();
-    scan_part(scan_kernels(), codes, 0, codes.count, {words.data(), codes.num_words(), selections.data(), num_queries});
+    task();
     const double time = nanoseconds(start);
-    for (const Selection& selection : selections) std::free(selection.keys);
     least = round == 0 ? time : std::min(least, time);
     all += time;
   }
   return least;
 }
 
+// A scan by so many queries that finds nothing, or next to it.
+double scan_time(const Codes& codes, const std::vector<uint64_t>& words, int64_t num_queries) {
+  return least_time([&] {
+    std::vector<Selection> selections;
+    for (int64_t q = 0; q < num_queries; ++q) selections.push_back({nullptr, 0, 0, 0, 0, static_cast<int32_t>(q)});
+    scan_part(scan_kernels(), codes, 0, codes.count, {words.data(), codes.num_words(), selections.data(), num_queries});
+    for (const Selection& selection : selections) std::free(selection.keys);
+  });
+}
+
+// Words of queries that are near some of the codes.
+Aligned<uint64_t> near_queries(const Codes& codes, const HashTables& tables, int64_t count) {
+  std::vector<int64_t> rows;
+  const int64_t size = HashLayout::sample_size(codes.count);
+  for (int64_t i = 0; i < count; ++i) rows.push_back(size * i / count);
+  const std::vector<uint8_t> some = gathered({tables.sample, size, codes.width}, rows);
+  auto words = query_words(scan_kernels(), {some.data(), count, codes.width});
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t bit = i % kFlipped; bit < 8 * codes.width; bit += 8 * codes.width / kFlipped) {
+      words[i * codes.num_words() + bit / 64] ^= uint64_t{1} << bit % 64;
+    }
+  }
+  return words;
+}
+
 // What searches near some of the codes take, as a factor of what the model says: the median.
 double tables_time(const DistinctCodes& database, const HashTables& tables) {
   const Codes& codes = database.codes;
-  const HashCosts costs(database, tables.rates, 1, kNeighbours, 1);
+  HashCosts costs = HashCosts(database, tables.rates, kNeighbours, 1).shared_by(kSearches);
+  costs.scan *= kMostScans, costs.alone *= kMostScans;
   HashQuery search(database, tables, costs, kNeighbours);
-  const Codes sample{tables.sample, HashLayout::sample_size(codes.count), codes.width};
-  const int64_t searches = std::min(kSearches, sample.count);
-  const auto words = query_words(scan_kernels(), sample);
-  std::vector<double> factors;
-  for (int64_t i = 0; i < searches; ++i) {
-    uint64_t* query = words.get() + sample.count * i / searches * codes.num_words();
-    for (int64_t bit = i % kFlipped; bit < 8 * codes.width; bit += 8 * codes.width / kFlipped) {
-      query[bit / 64] ^= uint64_t{1} << bit % 64;
-    }
+  const auto words = near_queries(codes, tables, kSearches);
+  // Again and again, as scans are.
+  std::vector<double> least(kSearches, std::numeric_limits<double>::infinity()), factors;
+  const auto begin = Clock::now();
+  for (int64_t i = 0; i < kSearchRounds * kSearches && nanoseconds(begin) < kMostTime; ++i) {
+    const int64_t q = i % kSearches;
     const auto start = Clock::now();
-    search.nearest(query, false);
-    const double time = nanoseconds(start);
-    if (search.began()) factors.push_back(time / (search.spent() + costs.result));
+    search.nearest(words.get() + q * codes.num_words(), false);
+    double& time = least[static_cast<size_t>(q)];
+    time = std::min(time, nanoseconds(start) / (search.began() ? search.spent() + costs.result : 0));
   }
+  std::copy_if(least.begin(), least.end(), std::back_inserter(factors),
+               [](double time) { return std::isfinite(time); });
   if (static_cast<int64_t>(factors.size()) < kFewSearches) return 1;
   const auto middle = factors.begin() + static_cast<int64_t>(factors.size() / 2);
   std::nth_element(factors.begin(), middle, factors.end());
@@ -65,19 +107,75 @@ double tables_time(const DistinctCodes& database, const HashTables& tables) {
 
 }  // namespace
 
-HashRates measure_rates(const DistinctCodes& database, HashTables tables) {
+HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, int64_t k, int64_t threads)
+    : rates_(rates), work_(database.codes.count * database.codes.num_words()), k_(k), threads_(threads) {
   const Codes& codes = database.codes;
-  HashRates rates{{}, 1};
+  const bool lists = k > 0 && database.offsets != nullptr;
+  const int64_t bytes = codes.count * codes.width;
+  const bool cached = bytes <= kCacheBytes, near = bytes <= kMemoryBytes;
+  start = rates.tables * 200;
+  step = rates.tables * (cached ? 75 : near ? 700 : 800);
+  bucket = rates.tables * (cached ? 20 : near ? 14 : 34);
+  candidate = rates.tables * codes.num_words() * (cached ? 0.6 : near ? 0.65 : 0.7);
+  taken = rates.tables * (lists ? 30 : k == 0 && cached ? 25 : near ? 15 : 23);
+  found = rates.tables * 12;
+  measured_queries(codes.width, measured_);
+  alone = scan_of(1);
+  result = scan = 0;
+}
+
+HashCosts HashCosts::shared_by(int64_t num_queries) const {
+  HashCosts costs = *this;
+  num_queries = std::max<int64_t>(1, num_queries);
+  costs.scan = scan_of(num_queries);
+  costs.result = kCall / static_cast<double>(num_queries);
+  if (k_ > 0) costs.result += rates_.tables * (200 + 10 * static_cast<double>(k_));
+  return costs;
+}
+
+double HashCosts::scan_of(int64_t num_queries) const {
+  const int64_t used = std::min(threads_, 1 + work_ * num_queries / kSmallScan);
+  const double speedup = static_cast<double>(used) / static_cast<double>(table_tasks(num_queries, used));
+  const int batch = num_queries >= measured_[2];
+  const double* some = rates_.scans + 2 * batch;
+  const auto first = static_cast<double>(measured_[2 * batch]), second = static_cast<double>(measured_[2 * batch + 1]);
+  const double more = std::max(0.0, some[1] - some[0]) / std::max(1.0, second - first);
+  double each = (some[0] + more * (static_cast<double>(num_queries) - first)) / static_cast<double>(num_queries);
+  if (k_ > 0) each += rates_.choosing[batch] + kChoosing[batch] * static_cast<double>(k_ - kNeighbours);
+  return std::max(0.0, each) / speedup;
+}
+
+HashRates measure_rates(const DistinctCodes& database, HashTables tables) {
+  HashRates rates{{}, {}, 1};
+  const Codes& codes = database.codes;
   if (codes.count == 0) return rates;
   Codes part = codes;
   part.count = std::min(codes.count, std::max<int64_t>(1, kMeasuredBytes / codes.width));
   int64_t numbers[4];
-  measured_queries(scan_kernels(), codes.width, numbers);
+  measured_queries(codes.width, numbers);
   std::mt19937_64 random(0);
   std::vector<uint64_t> words(static_cast<size_t>(numbers[3] * codes.num_words()));
   for (uint64_t& word : words) word = random();
   const double share = static_cast<double>(codes.count) / static_cast<double>(part.count);
   for (int i = 0; i < 4; ++i) rates.scans[i] = share * scan_time(part, words, numbers[i]);
+  for (int batch = 0; batch < 2; ++batch) {
+    const int64_t count = numbers[3 * batch];
+    const auto near = near_queries(codes, tables, count);
+    std::vector<int32_t> distances(static_cast<size_t>(count * kNeighbours));
+    std::vector<int64_t> ids(distances.size());
+    // What lies beyond the codes' bits are zeros: rows are the words' first bytes.
+    std::vector<uint8_t> rows(static_cast<size_t>(count * codes.width));
+    for (int64_t q = 0; q < count; ++q) {
+      std::memcpy(rows.data() + q * codes.width, near.get() + q * codes.num_words(), static_cast<size_t>(codes.width));
+    }
+    const Threads one{1, [](int64_t tasks, const std::function<void(int64_t)>& task) {
+                        for (int64_t i = 0; i < tasks; ++i) task(i);
+                      }};
+    const double time = least_time([&] {
+      distinct_topk({rows.data(), count, codes.width}, database, kNeighbours, distances.data(), ids.data(), one);
+    });
+    rates.choosing[batch] = std::max(0.0, time - rates.scans[3 * batch]) / static_cast<double>(count);
+  }
   tables.rates = rates;
   rates.tables = tables_time(database, tables);
   return rates;

@@ -25,7 +25,7 @@ def _(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) 
     entries, tables, some, frequent = (torch.library.get_ctx().new_dynamic_size() for _ in range(4))
     positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
     samples = [codes.new_empty(count, codes.shape[1]) for count in (some, frequent)]
-    counts, rates = codes.new_empty(frequent, dtype=torch.int32), codes.new_empty(5, dtype=torch.float64)
+    counts, rates = codes.new_empty(frequent, dtype=torch.int32), codes.new_empty(7, dtype=torch.float64)
     bucket_offsets = codes.new_empty(entries, dtype=torch.int32)
     return [bucket_offsets, positions, codes.new_empty(tables, *codes.shape), *samples, counts, rates]
 
