@@ -1,4 +1,5 @@
 // Registers the CPU kernels of hash tables with the ops that kernels/hamming_hash/op.py defines.
+#include <cstring>
 #include <tuple>
 #include <vector>
 
@@ -10,9 +11,10 @@
 namespace adsq {
 namespace {
 
-// What `hash_tables` returns, in this order.
-enum Part { kOffsets, kPositions, kRows, kSample, kFrequent, kFrequentCounts, kRates, kParts };
-constexpr int64_t kNumRates = 7;
+// What `hash_tables` returns, in this order. Few tensors, since each takes its time at every call: the sample is
+// followed by the frequent codes, and the rates by how many rows these have.
+enum Part { kOffsets, kPositions, kRows, kSome, kRates, kParts };
+constexpr int64_t kNumRates = sizeof(cpu::HashRates) / sizeof(double);
 
 template <typename T>
 T* data_of(const Tensor& tensor) {
@@ -22,32 +24,30 @@ T* data_of(const Tensor& tensor) {
 // Tables that `hash_tables` made: only their sizes are checked.
 cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts) {
   STD_TORCH_CHECK(parts.size() == kParts, "tables: expected what hash_tables returns");
-  constexpr ScalarType kTypes[] = {ScalarType::Int,  ScalarType::Int, ScalarType::Byte,  ScalarType::Byte,
-                                   ScalarType::Byte, ScalarType::Int, ScalarType::Double};
+  constexpr ScalarType kTypes[] = {ScalarType::Int, ScalarType::Int, ScalarType::Byte, ScalarType::Byte,
+                                   ScalarType::Double};
   for (int i = 0; i < kParts; ++i) {
     STD_TORCH_CHECK(parts[i].is_contiguous() && parts[i].scalar_type() == kTypes[i],
                     "tables: expected what hash_tables returns");
   }
-  const int64_t count = codes.size(0), width = codes.size(1), frequent = parts[kFrequentCounts].numel();
+  const int64_t count = codes.size(0), width = codes.size(1), frequent = parts[kRates].numel() - kNumRates;
   const cpu::HashLayout layout(width, count);
   STD_TORCH_CHECK(parts[kOffsets].numel() == layout.first_offset(layout.num_tables) &&
                       parts[kPositions].numel() == layout.num_tables * count &&
-                      parts[kRows].numel() == layout.num_tables * count * width &&
-                      parts[kSample].numel() == layout.sample_size(count) * width &&
-                      parts[kFrequent].numel() == frequent * width && frequent <= cpu::FrequentCodes::kMost &&
-                      parts[kRates].numel() == kNumRates,
+                      parts[kRows].numel() == layout.num_tables * count * width && frequent >= 0 &&
+                      frequent <= cpu::FrequentCodes::kMost &&
+                      parts[kSome].numel() == (layout.sample_size(count) + frequent) * width,
                   "tables: expected tables of these codes");
+  const auto *some = data_of<uint8_t>(parts[kSome]);
+  const auto *rates = data_of<double>(parts[kRates]);
   cpu::HashTables tables{layout,
                          data_of<int32_t>(parts[kOffsets]),
                          data_of<int32_t>(parts[kPositions]),
                          data_of<uint8_t>(parts[kRows]),
-                         data_of<uint8_t>(parts[kSample]),
-                         {data_of<uint8_t>(parts[kFrequent]), data_of<int32_t>(parts[kFrequentCounts]), frequent},
+                         some,
+                         {some + layout.sample_size(count) * width, rates + kNumRates, frequent},
                          {}};
-  const auto* rates = data_of<double>(parts[kRates]);
-  std::copy_n(rates, 4, tables.rates.scans);
-  std::copy_n(rates + 4, 2, tables.rates.choosing);
-  tables.rates.tables = rates[6];
+  std::memcpy(&tables.rates, rates, sizeof(cpu::HashRates));
   return tables;
 }
 
@@ -64,27 +64,24 @@ std::vector<Tensor> hash_tables(const Tensor& codes, const std::optional<Tensor>
       empty_on_cpu({layout.first_offset(layout.num_tables)}, ScalarType::Int),
       empty_on_cpu({layout.num_tables, count}, ScalarType::Int),
       empty_on_cpu({layout.num_tables, count, width}, ScalarType::Byte),
-      empty_on_cpu({layout.sample_size(count), width}, ScalarType::Byte),
-      empty_on_cpu({num_frequent, width}, ScalarType::Byte),
-      empty_on_cpu({num_frequent}, ScalarType::Int),
-      empty_on_cpu({kNumRates}, ScalarType::Double),
+      empty_on_cpu({layout.sample_size(count) + num_frequent, width}, ScalarType::Byte),
+      empty_on_cpu({kNumRates + num_frequent}, ScalarType::Double),
   };
   for (const Part part : {kOffsets, kPositions, kRows}) {
     cpu::want_huge_pages(parts[part].mutable_data_ptr(), parts[part].numel() * parts[part].element_size());
   }
+  auto* some = data_of<uint8_t>(parts[kSome]);
+  auto* rates = data_of<double>(parts[kRates]);
   cpu::make_hash_tables(database, layout, data_of<int32_t>(parts[kOffsets]), data_of<int32_t>(parts[kPositions]),
-                        data_of<uint8_t>(parts[kRows]), data_of<uint8_t>(parts[kSample]));
+                        data_of<uint8_t>(parts[kRows]), some);
   for (int64_t i = 0; i < num_frequent; ++i) {
     const int32_t code = frequent[static_cast<size_t>(i)];
-    std::copy_n(database.codes.rows + code * width, width, data_of<uint8_t>(parts[kFrequent]) + i * width);
-    data_of<int32_t>(parts[kFrequentCounts])[i] = database.offsets[code + 1] - database.offsets[code];
+    std::copy_n(database.codes.rows + code * width, width, some + (layout.sample_size(count) + i) * width);
+    rates[kNumRates + i] = database.offsets[code + 1] - database.offsets[code];
   }
-  auto* rates = data_of<double>(parts[kRates]);
   std::fill_n(rates, kNumRates, 0.0);
   const cpu::HashRates measured = cpu::measure_rates(database, tables_of(codes, parts));
-  std::copy_n(measured.scans, 4, rates);
-  std::copy_n(measured.choosing, 2, rates + 4);
-  rates[6] = measured.tables;
+  std::memcpy(rates, &measured, sizeof(measured));
   return parts;
 }
 

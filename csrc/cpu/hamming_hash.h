@@ -23,7 +23,7 @@ struct HashLayout {
   static int64_t sample_size(int64_t count);
 };
 
-// How fast things go on this machine, with these codes (hamming_hash_costs.h).
+// How fast things go on this machine, with these codes (hamming_hash_costs.h): doubles, as they are kept in a tensor.
 struct HashRates {
   double scans[4];     // nanoseconds of whole scans, for four numbers of queries
   double choosing[2];  // and of choosing the nearest for each of few queries, and of many
@@ -34,7 +34,7 @@ struct HashRates {
 struct FrequentCodes {
   static constexpr int64_t kMost = 256;
   const uint8_t* rows;    // [count][width]
-  const int32_t* counts;  // rows of each, at least 2
+  const double* counts;  // rows of each, at least 2
   int64_t count;
 };
 

@@ -36,13 +36,17 @@ void HashQuery::learn_taken() { usual_taken_ += (static_cast<double>(taken_) - u
 
 // Of the buckets that differ in no bit, which hold many of the codes that are taken.
 double HashQuery::first_cost() const {
+  const int32_t steps = std::min(tables(), selection_.threshold + 1);
   int64_t candidates = 0;
-  for (int32_t r = 0; r < tables(); ++r) candidates += count_codes(r);
-  return (costs_.step + costs_.bucket) * tables() + costs_.candidate * static_cast<double>(candidates) +
+  for (int32_t r = 0; r < steps; ++r) candidates += count_codes(r);
+  return costs_.start + (costs_.step + costs_.bucket) * steps + costs_.candidate * static_cast<double>(candidates) +
          costs_.taken * left_to_take() / 2 + costs_.result;
 }
 
-bool HashQuery::too_much_at_first() const { return first_cost() > kMostAtFirst * costs_.scan; }
+bool HashQuery::too_much_at_first() const {
+  const bool is_all = selection_.threshold < tables();
+  return first_cost() > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
+}
 
 double HashQuery::spent() const {
   // A scan, too, has work with a code that is found.
@@ -89,6 +93,7 @@ bool HashQuery::gives_up(int32_t r) {
 
 // Estimates the distance of the k-th row from a sample of codes; at most what it is among random codes.
 void HashQuery::expect_radius() {
+  if (usual_radius_ < 0) usual_radius_ = usual_radius();
   expected_radius_ = usual_radius_;
   const Codes& codes = database_.codes;
   const int64_t size = HashLayout::sample_size(codes.count);
@@ -96,7 +101,7 @@ void HashQuery::expect_radius() {
   sample_.count = sample_.limit = 0;
   const Rows sample{tables_.sample, size, 0};
   kernels_.scan_rows(&sample, 1, codes.width, {query_, codes.num_words(), &sample_, 1});
-  std::fill(sample_counts_.begin(), sample_counts_.end(), 0);
+  sample_counts_.assign(counts_.size(), 0);
   for (int64_t i = 0; i < sample_.count; ++i) ++sample_counts_[static_cast<size_t>(distance_of(sample_.keys[i]))];
   const double wanted = static_cast<double>(k_) * static_cast<double>(size) / static_cast<double>(database_.num_rows);
   double within = 0;
@@ -129,7 +134,8 @@ bool HashQuery::counts_buckets() {
     if (all_probes_ * costs_.bucket > costs_.alone) return false;
   }
   for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(count_codes(r));
-  cost_ = all_probes_ * costs_.bucket + all_candidates_ * costs_.candidate;
+  cost_ = costs_.start + costs_.step * (selection_.threshold + 1) + all_probes_ * costs_.bucket +
+          all_candidates_ * costs_.candidate + costs_.result;
   return cost_ <= costs_.scan;
 }
 
@@ -138,7 +144,8 @@ bool HashQuery::counts_buckets() {
 bool HashQuery::gives_up_within() {
   const double near = static_cast<double>(taken_) / static_cast<double>(std::max<int64_t>(1, candidates_));
   const double each = costs_.candidate + std::max(0.0, costs_.taken - costs_.found) * near;
-  const double left = (all_probes_ - static_cast<double>(probes_)) * costs_.bucket +
+  const double steps = selection_.threshold + 1 - static_cast<double>(steps_);
+  const double left = costs_.step * steps + (all_probes_ - static_cast<double>(probes_)) * costs_.bucket +
                       (all_candidates_ - static_cast<double>(candidates_)) * each;
   cost_ = spent() + left;
   return left > costs_.scan;

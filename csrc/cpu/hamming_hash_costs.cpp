@@ -28,7 +28,7 @@ constexpr int64_t kFlipped = 3;                    // bits, so that the codes ar
 constexpr double kChoosing[] = {50, 30};
 
 constexpr int64_t kCacheBytes = 2 << 20, kMemoryBytes = 24 << 20;
-constexpr double kCall = 2000;  // what a search by the tables makes once a call
+constexpr double kCall = 2000, kRangeCall = 3500;  // what a search by the tables makes once a call
 
 // How many queries the scans are measured with: two numbers below those that go by bit planes, and two from there on.
 // What lies between is interpolated.
@@ -128,7 +128,7 @@ HashCosts HashCosts::shared_by(int64_t num_queries) const {
   HashCosts costs = *this;
   num_queries = std::max<int64_t>(1, num_queries);
   costs.scan = scan_of(num_queries);
-  costs.result = kCall / static_cast<double>(num_queries);
+  costs.result = (k_ > 0 ? kCall : kRangeCall) / static_cast<double>(num_queries);
   if (k_ > 0) costs.result += rates_.tables * (200 + 10 * static_cast<double>(k_));
   return costs;
 }

@@ -12,6 +12,8 @@ namespace {
 constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
 constexpr double kTaken = 5;            // codes that are taken for each that is wanted
+constexpr int kMostBits = 11;
+constexpr uint64_t kMostDigits = uint64_t{1} << (kMostBits + 2);  // distances have up to 13 bits
 constexpr int64_t kFirstStretch = 16;   // codes that are compared before any is taken; four times as many each time
 constexpr int64_t kLastStretch = 1 << 14;
 
@@ -22,22 +24,28 @@ int count_bits(uint64_t x) {
   return static_cast<int>((((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101) >> 56);
 }
 
+// Moves keys to where they come by (key >> shift) & mask, those with equal ones in the order they had.
+void sort_by(std::vector<uint64_t>& keys, std::vector<uint64_t>& scratch, int shift, uint64_t mask) {
+  uint32_t starts[kMostDigits + 1];
+  std::fill_n(starts, mask + 2, 0);
+  for (const uint64_t key : keys) ++starts[((key >> shift) & mask) + 1];
+  for (uint64_t d = 0; d < mask; ++d) starts[d + 1] += starts[d];
+  for (const uint64_t key : keys) scratch[starts[(key >> shift) & mask]++] = key;
+  keys.swap(scratch);
+}
+
 // Sorts keys by code, and then by distance.
-void sort_keys(std::vector<uint64_t>& keys, int64_t num_codes, int64_t num_distances) {
-  constexpr size_t kFew = 256;
-  static constexpr int kBits = 11;
+void sort_keys(std::vector<uint64_t>& keys, int64_t num_codes, int64_t largest_distance) {
+  constexpr size_t kFew = 64, kMany = 4096;
   if (keys.size() < kFew) return std::sort(keys.begin(), keys.end());
   std::vector<uint64_t> scratch(keys.size());
-  const auto pass = [&](int shift) {
-    uint32_t starts[(1 << kBits) + 1] = {};
-    const auto digit = [shift](uint64_t key) { return (key >> shift) & ((1 << kBits) - 1); };
-    for (const uint64_t key : keys) ++starts[digit(key) + 1];
-    for (int d = 0; d < 1 << kBits; ++d) starts[d + 1] += starts[d];
-    for (const uint64_t key : keys) scratch[starts[digit(key)]++] = key;
-    keys.swap(scratch);
-  };
-  for (int shift = 0; (num_codes - 1) >> shift > 0; shift += kBits) pass(shift);
-  for (int shift = 0; (num_distances - 1) >> shift > 0; shift += kBits) pass(kIndexBits + shift);
+  const int bits = keys.size() < kMany ? 8 : kMostBits;
+  for (int shift = 0; (num_codes - 1) >> shift > 0; shift += bits) {
+    sort_by(keys, scratch, shift, (uint64_t{1} << bits) - 1);
+  }
+  uint64_t mask = 0;
+  while (mask < static_cast<uint64_t>(largest_distance)) mask = 2 * mask + 1;
+  if (mask > 0) sort_by(keys, scratch, kIndexBits, mask);
 }
 
 }  // namespace
@@ -49,8 +57,6 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, co
       k_(k),
       costs_(costs),
       counts_(static_cast<size_t>(all() + 1)),
-      sample_counts_(static_cast<size_t>(all() + 1)),
-      usual_radius_(usual_radius()),
       usual_taken_(kTaken * static_cast<double>(k) * static_cast<double>(database.codes.count) /
                    static_cast<double>(std::max<int64_t>(1, database.num_rows))) {
   for (int j = 0; j < this->tables(); ++j) {
@@ -61,7 +67,7 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, co
   const FrequentCodes& frequent = tables_.frequent;
   if (k == 0 || database.offsets == nullptr) return;
   int64_t some = 0;
-  while (some < frequent.count && frequent.counts[some] >= k) ++some;
+  while (some < frequent.count && frequent.counts[some] >= static_cast<double>(k)) ++some;
   if (some == 0) return;
   // Whole vectors: the last ones repeat a code.
   num_frequent_ = (some + 63) / 64 * 64;
@@ -335,7 +341,7 @@ void HashQuery::finish() {
     if (i + kAhead < found_.size()) __builtin_prefetch(tables_.positions + index_of(found_[i + kAhead]));
     found_[i] = (found_[i] & ~kIndexMask) | static_cast<uint64_t>(code_of(found_[i]));
   }
-  sort_keys(found_, database_.codes.count, all() + 1);
+  sort_keys(found_, database_.codes.count, limit);
 }
 
 }  // namespace adsq::cpu

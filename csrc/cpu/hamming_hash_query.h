@@ -117,7 +117,7 @@ class HashQuery {
   int num_levels_ = 0;
   Selection sample_{};
   std::vector<int64_t> sample_counts_;
-  const int32_t usual_radius_;
+  int32_t usual_radius_ = -1;  // not known yet
   std::vector<uint64_t> frequent_words_;  // [word][code] of those codes that have k rows
   int64_t num_frequent_ = 0;
   double usual_taken_;

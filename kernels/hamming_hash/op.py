@@ -14,20 +14,18 @@ from adsq.kernels.hamming_topk import op as search
 def hash_tables(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) -> list[Tensor]:
     """Codes uint8 [D, B], and their lists of rows if there are any -> tables; none here.
 
-    Bucket offsets int32; codes by bucket, int32 [tables, D] and uint8 [tables, D, B]; some codes; those with the most
-    rows, uint8 and int32; measured rates, float64.
+    Bucket offsets int32; codes by bucket, int32 [tables, D] and uint8 [tables, D, B]; a sample of the codes, and those
+    with the most rows; measured rates, and how many rows these are, float64.
     """
     return []
 
 
 @torch.library.register_fake("adsq::hash_tables")
 def _(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) -> list[Tensor]:
-    entries, tables, some, frequent = (torch.library.get_ctx().new_dynamic_size() for _ in range(4))
+    entries, tables, some, rates = (torch.library.get_ctx().new_dynamic_size() for _ in range(4))
     positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
-    samples = [codes.new_empty(count, codes.shape[1]) for count in (some, frequent)]
-    counts, rates = codes.new_empty(frequent, dtype=torch.int32), codes.new_empty(7, dtype=torch.float64)
-    bucket_offsets = codes.new_empty(entries, dtype=torch.int32)
-    return [bucket_offsets, positions, codes.new_empty(tables, *codes.shape), *samples, counts, rates]
+    buckets = [codes.new_empty(entries, dtype=torch.int32), positions, codes.new_empty(tables, *codes.shape)]
+    return [*buckets, codes.new_empty(some, codes.shape[1]), codes.new_empty(rates, dtype=torch.float64)]
 
 
 @plain_op("adsq::hash_topk")
