@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
+FEW_FOR_RANGE = 32768  # the same within a radius, for few queries: calling the tables takes longer than scanning so many
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
@@ -77,7 +78,8 @@ class Hash:
         self, rows: Rows, queries: Tensor, radius: int, method: str, scan: Callable[[], tuple[Tensor, Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `topk`, for all rows within a radius."""
-        tables = self._tables_for(rows, method)
+        few = len(queries) < BATCH and rows.codes.shape[0] < FEW_FOR_RANGE
+        tables = None if few and method == "auto" else self._tables_for(rows, method)
         if tables is not None:
             found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names)
             return found[0], found[1], found[2]

@@ -38,8 +38,8 @@ cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts)
                       frequent <= cpu::FrequentCodes::kMost &&
                       parts[kSome].numel() == (layout.sample_size(count) + frequent) * width,
                   "tables: expected tables of these codes");
-  const auto *some = data_of<uint8_t>(parts[kSome]);
-  const auto *rates = data_of<double>(parts[kRates]);
+  const auto* some = data_of<uint8_t>(parts[kSome]);
+  const auto* rates = data_of<double>(parts[kRates]);
   cpu::HashTables tables{layout,
                          data_of<int32_t>(parts[kOffsets]),
                          data_of<int32_t>(parts[kPositions]),

@@ -51,7 +51,7 @@ class Trials {
   }
 
  private:
-  static constexpr double kMostLost = 0.02, kSure = 0.5;  // of what seems saved, for estimates err
+  static constexpr double kMostLost = 0.01, kSure = 0.2;  // of what seems saved, for estimates err
   static constexpr int64_t kSeldom = 64;
   const bool force_;
   const double scan_, most_;

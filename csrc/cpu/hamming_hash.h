@@ -33,7 +33,7 @@ struct HashRates {
 // Codes that have many rows each, the most rows first. Where one of them has k rows, the k nearest rows are no farther.
 struct FrequentCodes {
   static constexpr int64_t kMost = 256;
-  const uint8_t* rows;    // [count][width]
+  const uint8_t* rows;   // [count][width]
   const double* counts;  // rows of each, at least 2
   int64_t count;
 };

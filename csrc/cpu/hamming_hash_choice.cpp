@@ -43,9 +43,10 @@ double HashQuery::first_cost() const {
          costs_.taken * left_to_take() / 2 + costs_.result;
 }
 
-bool HashQuery::too_much_at_first() const {
+bool HashQuery::too_much_at_first() {
   const bool is_all = selection_.threshold < tables();
-  return first_cost() > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
+  cost_ = first_cost();
+  return cost_ > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
 }
 
 double HashQuery::spent() const {

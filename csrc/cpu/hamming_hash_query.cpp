@@ -14,7 +14,7 @@ constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the pr
 constexpr double kTaken = 5;            // codes that are taken for each that is wanted
 constexpr int kMostBits = 11;
 constexpr uint64_t kMostDigits = uint64_t{1} << (kMostBits + 2);  // distances have up to 13 bits
-constexpr int64_t kFirstStretch = 16;   // codes that are compared before any is taken; four times as many each time
+constexpr int64_t kFirstStretch = 16;  // codes that are compared before any is taken; four times as many each time
 constexpr int64_t kLastStretch = 1 << 14;
 
 // As in hamming_direct.h: this file is compiled for any processor.
@@ -317,7 +317,7 @@ HashPlan HashQuery::plan(const uint64_t* query) {
     hash = selection_.threshold < tables() || !gives_up(tables());
   }
   const int32_t radius = expected_radius_ < 0 ? selection_.threshold : std::min(selection_.threshold, expected_radius_);
-  if (!std::isfinite(cost_)) cost_ = hash ? spent() : first_cost();
+  if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result;
   return {hash, cost_, costs_.scan, candidates_, radius};
 }
 

@@ -83,7 +83,7 @@ class HashQuery {
   double left_to_take() const;
   void learn_taken();
   double first_cost() const;
-  bool too_much_at_first() const;
+  bool too_much_at_first();
   double fullness(int flips, int bits) const;
   double left_nearest(int32_t r, int32_t last) const;
   bool gives_up(int32_t r);
@@ -117,7 +117,7 @@ class HashQuery {
   int num_levels_ = 0;
   Selection sample_{};
   std::vector<int64_t> sample_counts_;
-  int32_t usual_radius_ = -1;  // not known yet
+  int32_t usual_radius_ = -1;             // not known yet
   std::vector<uint64_t> frequent_words_;  // [word][code] of those codes that have k rows
   int64_t num_frequent_ = 0;
   double usual_taken_;
