@@ -93,7 +93,7 @@ struct Direct {
   static ADSQ_INLINE void accept_lanes(Selection& selection, Distances d, Distances& threshold, unsigned lanes,
                                        const Indices& indices, int64_t i) {
     unsigned near = Isa::within(d, threshold) & lanes;
-    if (__builtin_expect(near == 0, 1)) return;
+    if (__builtin_expect(near == 0, 1) || selection.threshold < 0) return;
     if constexpr (Isa::kAppends) {
       if (indices.positions == nullptr && selection.count + kCodes <= selection.capacity) {
         selection.count += Isa::append(selection.keys + selection.count, d, near, indices.first + i);

@@ -25,6 +25,14 @@ ADSQ_INLINE void transpose_words(__m512i* r) {
   }
 }
 
+// Eight lanes as bits. GCC 12 may put the mask into memory as one byte and then read four, unless a register has to hold
+// it first.
+ADSQ_INLINE unsigned bits_of(__mmask8 mask) {
+  unsigned bits = mask;
+  __asm__("" : "+r"(bits));
+  return bits;
+}
+
 struct Planes {
   using Plane = __m512i;
   static Plane load(const void* from) { return _mm512_load_si512(from); }
@@ -43,7 +51,7 @@ struct Planes {
   static Plane both(Plane a, Plane b) { return _mm512_and_si512(a, b); }
   static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
   static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }
-  static unsigned words_in_use(Plane a) { return _mm512_test_epi64_mask(a, a); }
+  static unsigned words_in_use(Plane a) { return bits_of(_mm512_test_epi64_mask(a, a)); }
 
   // 64 planes from 512 words. Bits: the bytes of 8 codes are grouped by column, and an affine map with the identity
   // turns each group of 8 x 8 bits. Bytes: two rounds of turning 8 x 8 words, with the bytes turned in between.
@@ -98,7 +106,7 @@ struct Isa {
     return _mm512_permutex2var_epi64(a, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1), b);
   }
   static Distances pair_sums(Distances a, Distances b) { return add(even(a, b), odd(a, b)); }
-  static unsigned within(Distances a, Distances limit) { return _mm512_cmple_epu64_mask(a, limit); }
+  static unsigned within(Distances a, Distances limit) { return bits_of(_mm512_cmple_epu64_mask(a, limit)); }
   static void store(uint64_t* to, Distances a) { _mm512_storeu_si512(to, a); }
   static constexpr bool kAppends = true;
   static int append(uint64_t* keys, Distances d, unsigned lanes, int64_t first) {

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "cpu/distinct_codes.h"
-#include "cpu/hamming_hash.h"
+#include "cpu/hamming_hash_costs.h"
 #include "cpu/hamming_topk.h"
 
 namespace adsq::test {
@@ -118,17 +118,36 @@ struct Distinct {
 struct Tables {
   cpu::HashLayout layout;
   Buffer<int32_t> offsets, positions;
-  Buffer<uint8_t> rows, sample;
+  Buffer<uint8_t> rows, sample, frequent;
+  Buffer<double> counts;
+  cpu::HashRates rates{};
 
-  explicit Tables(const cpu::Codes& codes)
-      : layout(codes.width, codes.count),
+  explicit Tables(const cpu::DistinctCodes& database) : Tables(database, cpu::frequent_codes(database)) {}
+  Tables(const cpu::DistinctCodes& database, const std::vector<int32_t>& most)
+      : layout(database.codes.width, database.codes.count),
         offsets(layout.first_offset(layout.num_tables)),
-        positions(layout.num_tables * codes.count),
-        rows(layout.num_tables * codes.count * codes.width, kPageEnd),
-        sample(cpu::HashLayout::sample_size(codes.count) * codes.width, kPageEnd) {
-    cpu::make_hash_tables(codes, layout, offsets.data(), positions.data(), rows.data(), sample.data());
+        positions(layout.num_tables * database.codes.count),
+        rows(layout.num_tables * database.codes.count * database.codes.width, kPageEnd),
+        sample(cpu::HashLayout::sample_size(database.codes.count) * database.codes.width, kPageEnd),
+        frequent(static_cast<int64_t>(most.size()) * database.codes.width, kPageEnd),
+        counts(static_cast<int64_t>(most.size())) {
+    const cpu::Codes& codes = database.codes;
+    cpu::make_hash_tables(database, layout, offsets.data(), positions.data(), rows.data(), sample.data());
+    for (size_t i = 0; i < most.size(); ++i) {
+      std::copy_n(codes.rows + most[i] * codes.width, codes.width,
+                  frequent.data() + static_cast<int64_t>(i) * codes.width);
+      counts[static_cast<int64_t>(i)] = database.offsets[most[i] + 1] - database.offsets[most[i]];
+      CHECK(i == 0 || counts[static_cast<int64_t>(i)] <= counts[static_cast<int64_t>(i) - 1]);
+    }
+    rates = cpu::measure_rates(database, tables());
+    for (const double time : rates.scans) CHECK(time >= 0);
+    CHECK(rates.tables > 0);
   }
-  cpu::HashTables tables() const { return {layout, offsets.data(), positions.data(), rows.data(), sample.data()}; }
+  cpu::HashTables tables() const {
+    return {layout,      offsets.data(), positions.data(),
+            rows.data(), sample.data(),  {frequent.data(), counts.data(), counts.size()},
+            rates};
+  }
 };
 
 void compare_hash(const DataSet& data, const cpu::DistinctCodes& database, const Tables& tables, const Found& near,
@@ -141,7 +160,7 @@ void compare_hash(const DataSet& data, const cpu::DistinctCodes& database, const
   check_equal("distances of hash_topk", distances, near.distances);
   check_equal("indices of hash_topk", indices, near.indices);
   for (int64_t q = 0; q < data.num_queries; ++q) CHECK(force ? used[q] == 1 : used[q] <= 2);
-  CHECK_EQUAL(cpu::hash_plans(data.queries(), database, tables.tables(), k).size(),
+  CHECK_EQUAL(cpu::hash_plans(data.queries(), database, tables.tables(), k, threads.count).size(),
               static_cast<size_t>(data.num_queries));
   const cpu::RangeRows range =
       cpu::hash_range(data.queries(), database, tables.tables(), radius, force, used.data(), threads);
@@ -186,7 +205,13 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
   const Distinct distinct(data);
   const cpu::DistinctCodes once = database_of(data, distinct, nullptr);
   std::optional<Tables> flat_tables, tables;
-  if (data.width <= 65) flat_tables.emplace(data.codes(nullptr)), tables.emplace(once.codes);
+  if (data.width <= 65) {
+    flat_tables.emplace(cpu::DistinctCodes{data.codes(nullptr), nullptr, nullptr, n, nullptr});
+    tables.emplace(once);
+    // Whatever is measured, or believed, the results are the same.
+    flat_tables->rates.tables *= random.pick<double>({0.01, 1, 100});
+    tables->rates.tables *= random.pick<double>({0.01, 1, 100});
+  }
   for (int draw = 0; draw < 3; ++draw) {
     const auto kind = draw == 0 ? Mask::kNone : static_cast<Mask>(random.below(6));
     const Buffer<bool> mask = make_mask(kind, n, random);
