@@ -58,7 +58,8 @@ class Hash:
         """Return the tables, making them if there are none."""
         with self._lock:
             if self._tables is None:
-                self._tables = op.hash_tables(rows.codes, *rows.lists())
+                tables = op.hash_tables(rows.codes, *rows.lists())
+                self._tables = [*tables[:-1], op.hash_rates(rows.codes, tables, *rows.lists())]
             return self._tables
 
     def topk(

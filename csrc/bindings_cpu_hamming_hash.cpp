@@ -80,9 +80,18 @@ std::vector<Tensor> hash_tables(const Tensor& codes, const std::optional<Tensor>
     rates[kNumRates + i] = database.offsets[code + 1] - database.offsets[code];
   }
   std::fill_n(rates, kNumRates, 0.0);
-  const cpu::HashRates measured = cpu::measure_rates(database, tables_of(codes, parts));
-  std::memcpy(rates, &measured, sizeof(measured));
   return parts;
+}
+
+// The last of the tables, with rates.
+Tensor hash_rates(const Tensor& codes, const std::vector<Tensor>& tables, const std::optional<Tensor>& offsets,
+                  const std::optional<Tensor>& rows) {
+  const DistinctInputs inputs(codes, codes, offsets, rows, std::nullopt);
+  const cpu::HashRates measured = cpu::measure_rates(inputs.database(), tables_of(codes, tables));
+  Tensor rates = empty_on_cpu({tables[kRates].numel()}, ScalarType::Double);
+  std::copy_n(data_of<double>(tables[kRates]), tables[kRates].numel(), data_of<double>(rates));
+  std::memcpy(rates.mutable_data_ptr(), &measured, sizeof(measured));
+  return rates;
 }
 
 std::tuple<Tensor, Tensor, Tensor> hash_topk(const Tensor& queries, const Tensor& codes, int64_t k, bool force,
@@ -142,6 +151,7 @@ Tensor hash_plans(const Tensor& queries, const Tensor& codes, int64_t k, const s
 
 STABLE_TORCH_LIBRARY_IMPL(adsq, CPU, library) {
   library.impl("hash_tables", TORCH_BOX(&hash_tables));
+  library.impl("hash_rates", TORCH_BOX(&hash_rates));
   library.impl("hash_topk", TORCH_BOX(&hash_topk));
   library.impl("hash_range", TORCH_BOX(&hash_range));
   library.impl("hash_plans", TORCH_BOX(&hash_plans));

@@ -10,6 +10,7 @@ constexpr double kSearches = 8;        // of which what they took is the mean, a
 constexpr double kFarther = 0.25;      // of searches, which end a step later than expected
 constexpr double kGrowth = 3;          // codes within r + 1 bits for each within r, where there are few
 constexpr double kLittle = 0.1;        // of a scan
+constexpr double kCompared = 0.25;     // of what a code in a bucket takes, where it is far
 constexpr double kMostAtFirst = 0.75;  // of a scan
 constexpr double kSure = 0.85;         // of a scan, for estimates err
 constexpr double kMostScans = 2;       // that a search may seem to take, with what is spent, before it is given up
@@ -23,9 +24,9 @@ double choose(int n, int k) {
 
 }  // namespace
 
-// Whether reading these costs little beside a scan.
+// Whether looking for equal codes among these costs little beside a scan: next to none of them is taken.
 bool HashQuery::few_codes(int64_t candidates) const {
-  return costs_.step + costs_.candidate * static_cast<double>(candidates) < kLittle * costs_.scan;
+  return costs_.step + kCompared * costs_.candidate * static_cast<double>(candidates) < kLittle * costs_.scan;
 }
 
 // Codes that are taken before better ones are found cost more than all else where buckets are small. How many these are
@@ -45,8 +46,9 @@ double HashQuery::first_cost() const {
 
 bool HashQuery::too_much_at_first() {
   const bool is_all = selection_.threshold < tables();
-  cost_ = first_cost();
-  return cost_ > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
+  const double cost = first_cost();
+  if (is_all) cost_ = cost;
+  return cost > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
 }
 
 double HashQuery::spent() const {

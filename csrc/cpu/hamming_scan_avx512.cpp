@@ -25,8 +25,8 @@ ADSQ_INLINE void transpose_words(__m512i* r) {
   }
 }
 
-// Eight lanes as bits. GCC 12 may put the mask into memory as one byte and then read four, unless a register has to hold
-// it first.
+// Eight lanes as bits. GCC 12 may put the mask into memory as one byte and then read four, unless a register has to
+// hold it first.
 ADSQ_INLINE unsigned bits_of(__mmask8 mask) {
   unsigned bits = mask;
   __asm__("" : "+r"(bits));

@@ -15,7 +15,8 @@ def hash_tables(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | Non
     """Codes uint8 [D, B], and their lists of rows if there are any -> tables; none here.
 
     Bucket offsets int32; codes by bucket, int32 [tables, D] and uint8 [tables, D, B]; a sample of the codes, and those
-    with the most rows; measured rates, and how many rows these are, float64.
+    with the most rows; float64, room for `hash_rates`, and how many rows these are. Without rates nothing is chosen
+    but the scan.
     """
     return []
 
@@ -26,6 +27,17 @@ def _(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) 
     positions = codes.new_empty((tables, codes.shape[0]), dtype=torch.int32)
     buckets = [codes.new_empty(entries, dtype=torch.int32), positions, codes.new_empty(tables, *codes.shape)]
     return [*buckets, codes.new_empty(some, codes.shape[1]), codes.new_empty(rates, dtype=torch.float64)]
+
+
+@plain_op("adsq::hash_rates")
+def hash_rates(codes: Tensor, tables: list[Tensor], offsets: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    """Measure how long tables and scans take -> the last of the tables with these rates; none here."""
+    return codes.new_empty(0, dtype=torch.float64)
+
+
+@torch.library.register_fake("adsq::hash_rates")
+def _(codes: Tensor, tables: list[Tensor], offsets: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    return torch.empty_like(tables[-1])
 
 
 @plain_op("adsq::hash_topk")
