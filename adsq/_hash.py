@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
-FEW_FOR_RANGE = 32768  # the same within a radius, for few queries: calling the tables takes longer than scanning so many
+FEW_FOR_RANGE = (
+    32768  # the same within a radius, for few queries: calling the tables takes longer than scanning so many
+)
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.

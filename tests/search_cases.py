@@ -166,3 +166,13 @@ def check_range(queries: Tensor, database: Tensor, radius: int) -> None:
     expected = brute_range(queries, database, radius)
     for variant, found in by_variant(lambda: hamming_range(queries, database, radius)).items():
         assert_equal(found, expected, variant)
+
+
+def clustered(rows: int, num_bits: int, flips: float, seed: int, centres: int = 5) -> Tensor:
+    """Codes about few centres, each bit flipped with some chance; bit 0 is constant."""
+    random = torch.Generator().manual_seed(seed)
+    signs = torch.randn(centres, num_bits, generator=torch.Generator().manual_seed(1)).sign()
+    codes = signs[torch.randint(centres, (rows,), generator=random)]
+    codes = torch.where(torch.rand(rows, num_bits, generator=random) < flips, -codes, codes)
+    codes[:, 0] = 1
+    return pack_codes(codes)

@@ -232,9 +232,8 @@ HashPlan HashQuery::plan(const uint64_t* query) {
     hash = selection_.threshold < tables() || !gives_up(tables());
   }
   const int32_t radius = expected_radius_ < 0 ? selection_.threshold : std::min(selection_.threshold, expected_radius_);
-  if (!hash && !std::isfinite(cost_)) cost_ = first_cost();
   if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result;
-  return {hash, cost_, costs_.scan, candidates_, radius};
+  return {hash, std::isfinite(cost_) ? cost_ : first_cost(), costs_.scan, candidates_, radius};
 }
 
 }  // namespace adsq::cpu

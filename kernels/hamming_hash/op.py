@@ -30,7 +30,9 @@ def _(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) 
 
 
 @plain_op("adsq::hash_rates")
-def hash_rates(codes: Tensor, tables: list[Tensor], offsets: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+def hash_rates(
+    codes: Tensor, tables: list[Tensor], offsets: Tensor | None = None, rows: Tensor | None = None
+) -> Tensor:
     """Measure how long tables and scans take -> the last of the tables with these rates; none here."""
     return codes.new_empty(0, dtype=torch.float64)
 
