@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
-FEW_FOR_RANGE = (
-    32768  # the same within a radius, for few queries: calling the tables takes longer than scanning so many
-)
+# Nanoseconds of a scan by one query that the tables cannot better: calling them takes longer than calling a scan.
+CALL, CHOOSING = 6000, 50  # and what a scan takes for each neighbour beyond the ten of the measurement
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
@@ -53,6 +52,7 @@ class Hash:
 
     def __init__(self) -> None:
         self._tables: list[Tensor] | None = None
+        self._scan_times = 0.0, 0.0  # nanoseconds of a scan by one query: within a radius, and for ten neighbours
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
@@ -61,14 +61,17 @@ class Hash:
         with self._lock:
             if self._tables is None:
                 tables = op.hash_tables(rows.codes, *rows.lists())
-                self._tables = [*tables[:-1], op.hash_rates(rows.codes, tables, *rows.lists())]
+                rates = op.hash_rates(rows.codes, tables, *rows.lists())
+                scan, _, _, _, choosing = rates[:5].tolist() or [0.0] * 5  # nothing is measured without native code
+                self._scan_times = scan, scan + choosing
+                self._tables = [*tables[:-1], rates]
             return self._tables
 
     def topk(
         self, rows: Rows, queries: Tensor, k: int, method: str, scan: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Search by the tables or by `scan`."""
-        tables = self._tables_for(rows, method)
+        tables = self._tables_for(rows, len(queries), method, self._scan_time(k))
         if tables is not None:
             found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names)
             return found[0], found[1]
@@ -81,8 +84,7 @@ class Hash:
         self, rows: Rows, queries: Tensor, radius: int, method: str, scan: Callable[[], tuple[Tensor, Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `topk`, for all rows within a radius."""
-        few = len(queries) < BATCH and rows.codes.shape[0] < FEW_FOR_RANGE
-        tables = None if few and method == "auto" else self._tables_for(rows, method)
+        tables = self._tables_for(rows, len(queries), method, self._scan_times[0])
         if tables is not None:
             found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names)
             return found[0], found[1], found[2]
@@ -90,11 +92,16 @@ class Hash:
             self._count(rows, len(queries), lambda: radius)
         return scan()
 
-    def _tables_for(self, rows: Rows, method: str) -> list[Tensor] | None:
-        """Return the tables to search by; None for a scan."""
+    def _scan_time(self, k: int) -> float:
+        return self._scan_times[1] + CHOOSING * (k - 10)
+
+    def _tables_for(self, rows: Rows, queries: int, method: str, scan_time: float) -> list[Tensor] | None:
+        """Return the tables to search by; None for a scan, which takes one query so many nanoseconds."""
         if method == "hash":
             return self.tables(rows)
         if method == "scan" or self._tables is None:  # first, as it takes no time
+            return None
+        if queries < BATCH and scan_time < CALL:
             return None
         return self._tables if self._refuses(rows) is None else None
 
@@ -120,6 +127,8 @@ class Hash:
                 reason += f" only, as they take {_table_bytes(rows.codes) / 2**30:.1f} GiB"
             else:
                 reason += ", or once scans have cost as much"
+        if reason is None and len(queries) < BATCH and self._scan_time(k) < CALL:
+            reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
         return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists()).tolist()]

@@ -66,6 +66,7 @@ def test_a_saved_index_has_the_same_tables_again(tmp_path: Path, distinct_rows: 
 @native
 def test_auto_makes_tables_once_scans_have_cost_as_much_and_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adsq._hash, "SCANS", 40)
+    monkeypatch.setattr(adsq._hash, "CALL", 0)
     for database, queries, pays in [
         (clustered(60_000, 64, 0.03, 0, 400), clustered(50, 64, 0.03, 1, 400), True),
         (random_codes(60_000, 64, 0), random_codes(50, 64, 1), False),
@@ -136,3 +137,27 @@ def test_one_thread_makes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         found = list(pool.map(lambda _: index.search(codes[:1], 5, method="hash")[1], range(32)))
     assert all(torch.equal(ids, expected) for ids in found)
     assert len(made) == 1
+
+
+@native
+def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = HammingIndex(64)
+    index.add(clustered(20_000, 64, 0.01, 0, 50))
+    queries = clustered(12, 64, 0.01, 1, 50)
+    expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
+    index.search(queries, 5, method="hash")
+    calls = []
+    topk, within = op.hash_topk, op.hash_range
+    monkeypatch.setattr(adsq._hash.op, "hash_topk", lambda *args: (calls.append("topk"), topk(*args))[1])
+    monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
+    for call, wanted in [(1e12, []), (0, ["topk", "range"])]:
+        monkeypatch.setattr(adsq._hash, "CALL", call)
+        calls.clear()
+        assert torch.equal(index.search(queries[:11], 5)[1], expected[0][1][:11])
+        assert torch.equal(index.range_search(queries[:11], 2)[2], expected[1][2][: expected[1][0][11]])
+        assert calls == wanted
+        plan = index.explain(queries[:11], 5)[0]
+        assert ("too little to call" in plan.reason) is (call > 0)
+        calls.clear()
+        index.search(queries, 5)  # many share what a call takes
+        assert calls == ["topk"]
