@@ -119,7 +119,8 @@ void HashQuery::step(int32_t r) {
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   const int64_t probes = probes_, candidates = candidates_;
   Rows stretches[kBucketsAtATime];
-  int64_t number = 0, size = 0, most = kFirstStretch;
+  // In stretches, since what the first codes hold lowers the threshold for the others; once it is known, in one.
+  int64_t number = 0, size = 0, most = rows_within_ < k_ ? kFirstStretch : kLastStretch;
   const auto compare = [&] {
     kernels_.scan_rows(stretches, number, codes.width, {query_, codes.num_words(), &selection_, 1});
     if (selection_.count > 0) take(r, table);
@@ -129,7 +130,6 @@ void HashQuery::step(int32_t r) {
   buckets(r, [&](int64_t first, int64_t count) {
     ++probes_;
     candidates_ += count;
-    // In stretches, since what the first of them hold lowers the threshold for the others.
     while (count > 0) {
       const int64_t some = std::min(most - size, count);
       stretches[number++] = {rows + first * codes.width, some, first};
