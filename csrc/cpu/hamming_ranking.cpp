@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <stdexcept>
 
 #include "cpu/hamming_batch.h"
 #include "cpu/hamming_ranking_items.h"
@@ -25,11 +26,14 @@ class RelevantCodes {
       }
     }
     const int64_t block_size = batch.block_size();
-    const auto places = aligned_array<int64_t>(static_cast<size_t>(kStretches * block_size));
+    // Half as wide as places are in the end, so that they stay in the L1 cache with all else.
+    if (num_codes / kStretches >= UINT32_MAX) throw std::invalid_argument("database: expected at most 2^32 codes");
+    const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * block_size));
+    std::vector<uint32_t> all(static_cast<size_t>(queries * kStretches * num_distances));
     batch.scan([&](int64_t i, const Stretch* stretches) {
-      int64_t *counts[kStretches], *place[kStretches];
+      uint32_t *counts[kStretches], *place[kStretches];
       for (int s = 0; s < kStretches; ++s) {
-        counts[s] = counters_.all(i, s);
+        counts[s] = all.data() + (i * kStretches + s) * num_distances;
         place[s] = places.get() + s * block_size;
       }
       for_codes(stretches, [counts, place](int s, int64_t c, uint16_t d) { place[s][c] = ++counts[s][d]; });
@@ -40,10 +44,11 @@ class RelevantCodes {
         records.count += stretches[s].num_relevant;
         for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
           const uint16_t code = relevant[r];
-          record[r] = uint64_t{distances[code]} << kIndexBits | static_cast<uint64_t>(place[s][code]);
+          record[r] = uint64_t{distances[code]} << kIndexBits | place[s][code];
         }
       }
     });
+    std::copy(all.begin(), all.end(), counters_.all(0, 0));
     for (int64_t i = 0; i < queries; ++i) {
       for (int s = 0; s < kStretches; ++s) {
         for (const uint64_t record : records(i, s)) ++counters_.relevant(i, s)[record >> kIndexBits];
