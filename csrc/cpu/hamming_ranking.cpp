@@ -26,8 +26,7 @@ class RelevantCodes {
       }
     }
     const int64_t block_size = batch.block_size();
-    // Half as wide as places are in the end, so that they stay in the L1 cache with all else.
-    if (num_codes / kStretches >= UINT32_MAX) throw std::invalid_argument("database: expected at most 2^32 codes");
+    // Of 32 bits, so that places stay in the L1 cache with all else.
     const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * block_size));
     std::vector<uint32_t> all(static_cast<size_t>(queries * kStretches * num_distances));
     batch.scan([&](int64_t i, const Stretch* stretches) {
@@ -41,20 +40,17 @@ class RelevantCodes {
         const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
         Records& records = records_[static_cast<size_t>(i * kStretches + s)];
         uint64_t* record = records.first + records.count;
+        int64_t* hits = counters_.relevant(i, s);
         records.count += stretches[s].num_relevant;
         for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
           const uint16_t code = relevant[r];
           record[r] = uint64_t{distances[code]} << kIndexBits | place[s][code];
+          ++hits[distances[code]];
         }
       }
     });
     std::copy(all.begin(), all.end(), counters_.all(0, 0));
-    for (int64_t i = 0; i < queries; ++i) {
-      for (int s = 0; s < kStretches; ++s) {
-        for (const uint64_t record : records(i, s)) ++counters_.relevant(i, s)[record >> kIndexBits];
-      }
-      counters_.rank(i);
-    }
+    for (int64_t i = 0; i < queries; ++i) counters_.rank(i);
   }
 
   int64_t count(int64_t query) const {
@@ -65,18 +61,31 @@ class RelevantCodes {
 
   // The sum of the precisions at the ranks of the relevant codes up to k. Call it once.
   double precision_sum(int64_t query, int64_t k) {
-    double sum = 0;
+    double sums[kStretches] = {};
+    const uint64_t* first[kStretches];
+    const int64_t* before[kStretches];
+    int64_t* hits[kStretches];
     for (int s = 0; s < kStretches; ++s) {
-      const int64_t* before = counters_.all(query, s);
-      int64_t* hits = counters_.relevant(query, s);
-      for (const uint64_t record : records(query, s)) {
-        const uint64_t distance = record >> kIndexBits;
-        const int64_t rank = before[distance] + static_cast<int64_t>(record & kIndexMask), hit = ++hits[distance];
-        const double precision = static_cast<double>(hit) / static_cast<double>(rank);
-        sum += rank <= k ? precision : 0;
-      }
+      first[s] = records(query, s).first;
+      before[s] = counters_.all(query, s);
+      hits[s] = counters_.relevant(query, s);
     }
-    return sum;
+    const auto add = [&](int s, int64_t r) {
+      const uint64_t record = first[s][r], distance = record >> kIndexBits;
+      const int64_t rank = before[s][distance] + static_cast<int64_t>(record & kIndexMask), hit = ++hits[s][distance];
+      const double precision = static_cast<double>(hit) / static_cast<double>(rank);
+      sums[s] += rank <= k ? precision : 0;
+    };
+    // A code of each stretch in turn: a sum, or a counter, waits for what was added last.
+    int64_t common = records(query, 0).count;
+    for (int s = 1; s < kStretches; ++s) common = std::min(common, records(query, s).count);
+    for (int64_t r = 0; r < common; ++r) {
+      for (int s = 0; s < kStretches; ++s) add(s, r);
+    }
+    for (int s = 0; s < kStretches; ++s) {
+      for (int64_t r = common; r < records(query, s).count; ++r) add(s, r);
+    }
+    return std::accumulate(sums, sums + kStretches, 0.0);
   }
 
  private:
@@ -84,8 +93,6 @@ class RelevantCodes {
   struct Records {
     uint64_t* first;
     int64_t count;
-    const uint64_t* begin() const { return first; }
-    const uint64_t* end() const { return first + count; }
   };
   const Records& records(int64_t query, int s) const { return records_[static_cast<size_t>(query * kStretches + s)]; }
 
@@ -144,6 +151,7 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
                   }
                 });
   } else {
+    if (database.count / kStretches >= UINT32_MAX) throw std::invalid_argument("database: expected at most 2^32 codes");
     const int64_t fit = kRecordBytes / static_cast<int64_t>(sizeof(uint64_t)) / std::max<int64_t>(1, database.count);
     const int64_t size = std::max<int64_t>(1, std::min(fit, kBatch));
     // Memory that is kept from one batch to the next.
