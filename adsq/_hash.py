@@ -26,7 +26,7 @@ SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
 MOST_BYTES = 2 << 30
 # Nanoseconds for a bucket, a word of a code in one, one in a scan, and in one that several queries share, and how many
-# these are: about as in csrc/cpu/hamming_hash_costs.h.
+# these are: coarse, since only with the tables it is measured what they take here.
 BUCKET, CANDIDATE, SCANNED, SCANNED_IN_BATCH, BATCH = 30, 0.5, 0.085, 0.028, 12
 
 
@@ -36,8 +36,7 @@ class Plan(NamedTuple):
     Attributes:
         method: "hash" or "scan". A search that begins with "hash" may still end in a scan.
         reason: Why, in words.
-        hash_cost: What the tables are expected to cost, in nanoseconds of the machines that the model was made on; None
-            where there are none.
+        hash_cost: What the tables are expected to cost, in nanoseconds; None where there are none.
         scan_cost: The same for the scan.
     """
 

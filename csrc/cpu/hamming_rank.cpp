@@ -67,9 +67,15 @@ class Ranker {
         places[s][d] = start;
         start += count;
       }
-      std::fill(sorted + std::min<int64_t>(first, search_.wanted), sorted + std::min<int64_t>(start, search_.wanted),
-                static_cast<int32_t>(d));
+      int32_t* from = sorted + std::min<int64_t>(first, search_.wanted);
+      int32_t* to = sorted + std::min<int64_t>(start, search_.wanted);
+      if (search_.wanted >= kStreamed) {
+        fill_past_caches(from, to, static_cast<int32_t>(d));
+      } else {
+        std::fill(from, to, static_cast<int32_t>(d));
+      }
     }
+    if (search_.wanted >= kStreamed) finish_fills();
     uint32_t* order = order_.get();
     for (int64_t i = 0; i < length; ++i) {
       for (int64_t s = 0; s < kSegments; ++s) {
