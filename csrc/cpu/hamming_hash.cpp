@@ -152,11 +152,10 @@ void make_hash_tables(const DistinctCodes& database, const HashLayout& layout, i
   std::vector<int32_t> order(database.offsets == nullptr ? 0 : static_cast<size_t>(codes.count));
   std::vector<int32_t> parts(static_cast<size_t>(codes.count));
   if (!order.empty()) {
+    const auto rows_of = [&](int32_t c) { return Expander::count(database, c); };
     std::iota(order.begin(), order.end(), 0);
-    const auto more_rows = [&](int32_t a, int32_t b) {
-      return Expander::count(database, a) > Expander::count(database, b);
-    };
-    std::stable_sort(order.begin(), order.end(), more_rows);
+    const auto single = std::stable_partition(order.begin(), order.end(), [&](int32_t c) { return rows_of(c) > 1; });
+    std::stable_sort(order.begin(), single, [&](int32_t a, int32_t b) { return rows_of(a) > rows_of(b); });
   }
   const auto code = [&](int64_t i) { return order.empty() ? i : order[static_cast<size_t>(i)]; };
   uint64_t words[kMaxWords];
