@@ -135,8 +135,9 @@ def test_equal_codes_are_enough_where_they_have_as_many_rows() -> None:
 @settings(max_examples=20)
 @given(seed=st.integers(0, 999))
 def test_a_mask_of_bits_and_an_order_of_bits_change_nothing(seed: int) -> None:
-    signs = torch.randn(2000, 64, generator=torch.Generator().manual_seed(seed)).sign()
-    flip, order = torch.randn(64).sign(), torch.randperm(64)
+    random = torch.Generator().manual_seed(seed)
+    signs = 2 * torch.randint(2, (2000, 64), generator=random) - 1
+    flip, order = 2 * torch.randint(2, (64,), generator=random) - 1, torch.randperm(64, generator=random)
     one, other = pack_codes(signs), pack_codes((signs * flip)[:, order])
     results = [op.hash_topk(codes[:5], codes, 50, True, op.hash_tables(codes)) for codes in (one, other)]
     for a, b in zip(*results, strict=True):
