@@ -43,7 +43,7 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
 class Trials {
  public:
   Trials(bool force, int64_t num_queries, const HashCosts& costs)
-      : force_(force), scan_(costs.scan), most_(kMostLost * costs.scan * static_cast<double>(num_queries)) {}
+      : force_(force), scan_(costs.scan), most_(costs.scan * (1 + kMostLost * static_cast<double>(num_queries))) {}
   bool next() { return force_ || lost_ <= most_ || ++left_out_ % kSeldom == 0; }
   void add(bool kept, double spent) {
     const double lost = kept ? spent - scan_ : spent;

@@ -145,8 +145,13 @@ double HashCosts::scan_of(int64_t num_queries) const {
   const auto first = static_cast<double>(measured_[2 * batch]), second = static_cast<double>(measured_[2 * batch + 1]);
   const double more = std::max(0.0, some[1] - some[0]) / std::max(1.0, second - first);
   double each = (some[0] + more * (static_cast<double>(num_queries) - first)) / static_cast<double>(num_queries);
-  if (k_ > 0) each += rates_.choosing[batch] + kChoosing[batch] * static_cast<double>(k_ - kNeighbours);
-  return std::max(0.0, each) / speedup;
+  each /= speedup;
+  if (k_ > 0) {
+    // Threads share the queries; what one query found, one thread chooses from.
+    const double choosing = rates_.choosing[batch] + kChoosing[batch] * static_cast<double>(k_ - kNeighbours);
+    each += std::max(0.0, choosing) / (batch ? speedup : 1);
+  }
+  return each;
 }
 
 HashRates measure_rates(const DistinctCodes& database, HashTables tables) {
