@@ -2,7 +2,7 @@
 //
 // What a scan takes is measured where the tables are made, on these codes: it depends on where the codes lie, and how
 // fast that memory is moves by a factor of 3 from machine to machine. So is one factor for what the tables take. What
-// that consists of was fitted to some thousand searches among random, clustered and trained codes (Granite Rapids).
+// that consists of was fitted to some thousand searches among random, clustered and trained codes (an Intel Xeon).
 #pragma once
 #include <algorithm>
 #include <cstdint>
