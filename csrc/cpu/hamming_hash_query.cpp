@@ -4,8 +4,6 @@
 #include <limits>
 #include <utility>
 
-#include "cpu/distinct_expand.h"
-
 namespace adsq::cpu {
 namespace {
 

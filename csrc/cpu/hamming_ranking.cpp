@@ -151,7 +151,8 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
                   }
                 });
   } else {
-    if (database.count / kStretches >= UINT32_MAX) throw std::invalid_argument("database: expected at most 2^32 codes");
+    if (database.count / kStretches >= UINT32_MAX)
+      throw std::invalid_argument("database: expected fewer than 2^33 codes");
     const int64_t fit = kRecordBytes / static_cast<int64_t>(sizeof(uint64_t)) / std::max<int64_t>(1, database.count);
     const int64_t size = std::max<int64_t>(1, std::min(fit, kBatch));
     // Memory that is kept from one batch to the next.
