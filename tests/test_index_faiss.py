@@ -3,11 +3,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
 from adsq.index import HammingIndex
+
+faiss = pytest.importorskip("faiss")
 
 IDS = {
     "row numbers": lambda rows: np.arange(rows),
