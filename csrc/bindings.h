@@ -5,7 +5,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "element.h"
 
@@ -67,9 +69,24 @@ inline void check_found(const Tensor& queries, const Tensor& distances, const Te
                   "distances, indices: expected the device of queries");
 }
 
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
   if (!tensor) return std::nullopt;
-  return torch::stable::contiguous(*tensor);
+  return as_contiguous(*tensor);
+}
+
+// As torch::stable::new_empty, which looks its op up by name each time: three of them take as long as a small batch.
+inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType type, int32_t device_type, int32_t device_index) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(1, sizes[d]);
+  AtenTensorHandle tensor;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                                                  device_type, device_index, &tensor));
+  return Tensor(tensor);
 }
 
 inline void check_vector(const Tensor& vector, const char* name, ScalarType type, int64_t size) {

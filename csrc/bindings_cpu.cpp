@@ -17,9 +17,9 @@ int64_t rows_per_task(int64_t num_bits) { return std::max<int64_t>(1, 32768 / nu
 
 Tensor pack_codes(const Tensor& codes) {
   check_matrix(codes, "codes");
-  const Tensor source = torch::stable::contiguous(codes);
+  const Tensor source = as_contiguous(codes);
   const int64_t rows = source.size(0), num_bits = source.size(1);
-  Tensor packed = torch::stable::new_empty(source, {rows, (num_bits + 7) / 8}, ScalarType::Byte);
+  Tensor packed = empty_on_cpu({rows, (num_bits + 7) / 8}, ScalarType::Byte);
   const Element element = element_of(source.scalar_type());
   const void* from = source.const_data_ptr();
   auto* to = static_cast<uint8_t*>(packed.mutable_data_ptr());
@@ -31,9 +31,9 @@ Tensor pack_codes(const Tensor& codes) {
 
 Tensor unpack_codes(const Tensor& packed, int64_t num_bits, ScalarType dtype) {
   check_packed(packed, num_bits);
-  const Tensor source = torch::stable::contiguous(packed);
+  const Tensor source = as_contiguous(packed);
   const int64_t rows = source.size(0);
-  Tensor codes = torch::stable::new_empty(source, {rows, num_bits}, dtype);
+  Tensor codes = empty_on_cpu({rows, num_bits}, dtype);
   const Element element = element_of(dtype);
   const auto* from = static_cast<const uint8_t*>(source.const_data_ptr());
   void* to = codes.mutable_data_ptr();
@@ -57,7 +57,7 @@ void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::
                       const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& indices) {
   check_pair(queries, database);
   check_found(queries, distances, indices);
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const std::optional<Tensor> allowed = contiguous(mask), names = contiguous(ids);
   cpu::Codes codes = codes_of(all);
   if (allowed) {
@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Te
                                                  const std::optional<Tensor>& ids) {
   check_pair(queries, database);
   STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const std::optional<Tensor> names = contiguous(ids);
   const int64_t* id = ids_of(names, all.size(0));
   const cpu::Threads threads = torch_threads();
@@ -105,7 +105,7 @@ struct LabelWords {
 };
 
 LabelWords label_words(const Tensor& labels, const char* name, int64_t count) {
-  LabelWords words{torch::stable::contiguous(labels), {}, {}};
+  LabelWords words{as_contiguous(labels), {}, {}};
   const Tensor& source = words.source;
   STD_TORCH_CHECK((source.dim() == 1 || source.dim() == 2) && source.size(0) == count, name, ": expected ", count,
                   " class ids or label rows");
@@ -145,7 +145,7 @@ std::tuple<Tensor, Tensor> hamming_relevance_histogram(const Tensor& queries, co
                                                        int64_t num_bits) {
   check_pair(queries, database);
   STD_TORCH_CHECK(queries.size(1) == (num_bits + 7) / 8 && num_bits >= 1, "num_bits: does not fit the codes");
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
   const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
   check_labels(wanted.labels, given.labels, query_labels, database_labels);
@@ -161,7 +161,7 @@ std::tuple<Tensor, Tensor> hamming_average_precision(const Tensor& queries, cons
                                                      const Tensor& query_labels, const Tensor& database_labels,
                                                      std::optional<int64_t> k, bool expected) {
   check_pair(queries, database);
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const LabelWords wanted = label_words(query_labels, "query_labels", some.size(0));
   const LabelWords given = label_words(database_labels, "database_labels", all.size(0));
   check_labels(wanted.labels, given.labels, query_labels, database_labels);

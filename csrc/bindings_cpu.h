@@ -17,19 +17,8 @@ inline cpu::Threads torch_threads() {
           }};
 }
 
-inline Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-// As torch::stable::new_empty, which looks its op up by name each time: three of them take as long as a small batch.
 inline Tensor empty_on_cpu(const std::vector<int64_t>& sizes, ScalarType type) {
-  std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(1, sizes[d]);
-  AtenTensorHandle tensor;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), aoti_torch_device_type_cpu(), 0, &tensor));
-  return Tensor(tensor);
+  return empty(sizes, type, aoti_torch_device_type_cpu(), 0);
 }
 
 }  // namespace adsq

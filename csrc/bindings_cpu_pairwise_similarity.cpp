@@ -33,7 +33,7 @@ void check_labels(const cpu::LabelInput& labels_u, const cpu::LabelInput& labels
 
 // Entries side by side; rows may lie anywhere.
 Tensor with_dense_rows(const Tensor& matrix) {
-  return matrix.size(1) <= 1 || matrix.stride(1) == 1 ? matrix : torch::stable::contiguous(matrix);
+  return matrix.size(1) <= 1 || matrix.stride(1) == 1 ? matrix : as_contiguous(matrix);
 }
 
 cpu::FeatureRows rows_of(const Tensor& matrix) {
@@ -44,7 +44,7 @@ template <typename T>
 std::vector<T> weights_of(const std::optional<Tensor>& weights, int64_t count) {
   if (!weights) return {};
   STD_TORCH_CHECK(weights->dim() == 1 && weights->size(0) == count, "column_weights: expected ", count, " entries");
-  const Tensor source = torch::stable::contiguous(*weights);
+  const Tensor source = as_contiguous(*weights);
   std::vector<T> values(static_cast<size_t>(count));
   const ScalarType type = source.scalar_type();
   dispatch_element(type == ScalarType::Bool ? Element::kUInt8 : element_of(type), [&](auto element) {
@@ -72,11 +72,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> loss_of(const LossArguments& a) {
   const Tensor values = as_contiguous(a.parameters);
   const auto* parameters = static_cast<const T*>(values.const_data_ptr());
   Tensor loss = empty_on_cpu({}, type);
-  Tensor grad_u =
-      a.needs_u ? torch::stable::new_empty(a.u, {n, num_features}, type) : torch::stable::new_empty(a.u, {0}, type);
-  Tensor grad_v =
-      a.needs_v ? torch::stable::new_empty(a.u, {m, num_features}, type) : torch::stable::new_empty(a.u, {0}, type);
-  Tensor grad_parameters = torch::stable::new_empty(a.u, {a.needs_parameters ? 4 : 0}, type);
+  Tensor grad_u = a.needs_u ? empty_on_cpu({n, num_features}, type) : empty_on_cpu({0}, type);
+  Tensor grad_v = a.needs_v ? empty_on_cpu({m, num_features}, type) : empty_on_cpu({0}, type);
+  Tensor grad_parameters = empty_on_cpu({a.needs_parameters ? 4 : 0}, type);
 
   cpu::PairLossInput<T> input{};
   input.u = rows_of(a.u);

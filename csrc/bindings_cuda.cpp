@@ -9,9 +9,9 @@ namespace {
 Tensor pack_codes(const Tensor& codes) {
   check_matrix(codes, "codes");
   const torch::stable::accelerator::DeviceGuard guard(codes.get_device_index());
-  const Tensor source = torch::stable::contiguous(codes);
+  const Tensor source = as_contiguous(codes);
   const int64_t rows = source.size(0), num_bits = source.size(1);
-  Tensor packed = torch::stable::new_empty(source, {rows, (num_bits + 7) / 8}, ScalarType::Byte);
+  Tensor packed = empty_beside(source, {rows, (num_bits + 7) / 8}, ScalarType::Byte);
   if (rows == 0) return packed;  // a grid of zero blocks is an error
   check_launch(cuda::launch_pack_codes(element_of(source.scalar_type()), source.const_data_ptr(),
                                        static_cast<uint8_t*>(packed.mutable_data_ptr()), rows, num_bits,
@@ -22,9 +22,9 @@ Tensor pack_codes(const Tensor& codes) {
 Tensor unpack_codes(const Tensor& packed, int64_t num_bits, ScalarType dtype) {
   check_packed(packed, num_bits);
   const torch::stable::accelerator::DeviceGuard guard(packed.get_device_index());
-  const Tensor source = torch::stable::contiguous(packed);
+  const Tensor source = as_contiguous(packed);
   const int64_t rows = source.size(0);
-  Tensor codes = torch::stable::new_empty(source, {rows, num_bits}, dtype);
+  Tensor codes = empty_beside(source, {rows, num_bits}, dtype);
   if (rows == 0) return codes;
   check_launch(cuda::launch_unpack_codes(element_of(dtype), static_cast<const uint8_t*>(source.const_data_ptr()),
                                          codes.mutable_data_ptr(), rows, num_bits, current_stream(source)));

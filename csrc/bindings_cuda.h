@@ -23,6 +23,11 @@ inline cuda::PackedCodes codes_of(const Tensor& codes) {
   return {codes.const_data_ptr(), codes.size(0), codes.size(1)};
 }
 
+// A new tensor on the GPU of another one.
+inline Tensor empty_beside(const Tensor& other, const std::vector<int64_t>& sizes, ScalarType type) {
+  return empty(sizes, type, aoti_torch_device_type_cuda(), other.get_device_index());
+}
+
 // Memory for kernels on the current stream, beside a tensor. PyTorch may give it to later work on the same stream.
 class Scratch {
  public:
@@ -30,7 +35,7 @@ class Scratch {
 
   cuda::Allocate allocator() {
     return [this](int64_t bytes) {
-      tensors_.push_back(torch::stable::new_empty(beside_, {bytes}, ScalarType::Byte));
+      tensors_.push_back(empty_beside(beside_, {bytes}, ScalarType::Byte));
       return tensors_.back().mutable_data_ptr();
     };
   }

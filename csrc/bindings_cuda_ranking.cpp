@@ -14,14 +14,14 @@ std::tuple<Tensor, Tensor, Tensor> hamming_range(const Tensor& queries, const Te
   check_pair(queries, database);
   STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
   const torch::stable::accelerator::DeviceGuard guard(queries.get_device_index());
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const std::optional<Tensor> names = contiguous(ids);
   if (names) check_vector(*names, "ids", ScalarType::Long, all.size(0));
-  Tensor offsets = torch::stable::new_empty(some, {some.size(0) + 1}, ScalarType::Long);
+  Tensor offsets = empty_beside(some, {some.size(0) + 1}, ScalarType::Long);
   std::optional<Tensor> distances, indices;
   const auto make = [&](int64_t total) -> cuda::RangeResults {
-    distances = torch::stable::new_empty(some, {total}, ScalarType::Int);
-    indices = torch::stable::new_empty(some, {total}, ScalarType::Long);
+    distances = empty_beside(some, {total}, ScalarType::Int);
+    indices = empty_beside(some, {total}, ScalarType::Long);
     return {static_cast<int32_t*>(distances->mutable_data_ptr()), static_cast<int64_t*>(indices->mutable_data_ptr())};
   };
   Scratch scratch(some);
@@ -53,10 +53,10 @@ struct Inputs {
 Inputs check_inputs(const Tensor& queries, const Tensor& database, const Tensor& query_labels,
                     const Tensor& database_labels) {
   check_pair(queries, database);
-  Inputs inputs{torch::stable::contiguous(queries),
-                torch::stable::contiguous(database),
-                torch::stable::contiguous(query_labels),
-                torch::stable::contiguous(database_labels),
+  Inputs inputs{as_contiguous(queries),
+                as_contiguous(database),
+                as_contiguous(query_labels),
+                as_contiguous(database_labels),
                 {},
                 {}};
   inputs.wanted = labels_of(inputs.query_labels, "query_labels", queries.size(0));
@@ -73,8 +73,8 @@ std::tuple<Tensor, Tensor> hamming_relevance_histogram(const Tensor& queries, co
   const torch::stable::accelerator::DeviceGuard guard(queries.get_device_index());
   const Inputs inputs = check_inputs(queries, database, query_labels, database_labels);
   STD_TORCH_CHECK(num_bits >= 1 && queries.size(1) == (num_bits + 7) / 8, "num_bits: does not fit the codes");
-  Tensor total = torch::stable::new_empty(queries, {queries.size(0), num_bits + 1}, ScalarType::Long);
-  Tensor relevant = torch::stable::new_empty(queries, {queries.size(0), num_bits + 1}, ScalarType::Long);
+  Tensor total = empty_beside(queries, {queries.size(0), num_bits + 1}, ScalarType::Long);
+  Tensor relevant = empty_beside(queries, {queries.size(0), num_bits + 1}, ScalarType::Long);
   Scratch scratch(queries);
   check_launch(cuda::launch_hamming_relevance_histogram(
       codes_of(inputs.queries), codes_of(inputs.database), inputs.wanted, inputs.given, num_bits,
@@ -88,8 +88,8 @@ std::tuple<Tensor, Tensor> hamming_average_precision(const Tensor& queries, cons
                                                      std::optional<int64_t> k, bool expected) {
   const torch::stable::accelerator::DeviceGuard guard(queries.get_device_index());
   const Inputs inputs = check_inputs(queries, database, query_labels, database_labels);
-  Tensor average_precision = torch::stable::new_empty(queries, {queries.size(0)}, ScalarType::Double);
-  Tensor num_relevant = torch::stable::new_empty(queries, {queries.size(0)}, ScalarType::Long);
+  Tensor average_precision = empty_beside(queries, {queries.size(0)}, ScalarType::Double);
+  Tensor num_relevant = empty_beside(queries, {queries.size(0)}, ScalarType::Long);
   Scratch scratch(queries);
   check_launch(cuda::launch_hamming_average_precision(
       codes_of(inputs.queries), codes_of(inputs.database), inputs.wanted, inputs.given, k.value_or(database.size(0)),

@@ -12,7 +12,7 @@ void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::
   check_pair(queries, database);
   check_found(queries, distances, indices);
   const torch::stable::accelerator::DeviceGuard guard(queries.get_device_index());
-  const Tensor some = torch::stable::contiguous(queries), all = torch::stable::contiguous(database);
+  const Tensor some = as_contiguous(queries), all = as_contiguous(database);
   const std::optional<Tensor> allowed = contiguous(mask), names = contiguous(ids);
   if (allowed) check_vector(*allowed, "mask", ScalarType::Bool, all.size(0));
   if (names) check_vector(*names, "ids", ScalarType::Long, all.size(0));
@@ -29,8 +29,8 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
                                         const std::optional<Tensor>& mask, const std::optional<Tensor>& ids) {
   check_matrix(queries, "queries");
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
-  Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Int);
-  Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
+  Tensor distances = empty_beside(queries, {queries.size(0), k}, ScalarType::Int);
+  Tensor indices = empty_beside(queries, {queries.size(0), k}, ScalarType::Long);
   hamming_topk_out(queries, database, mask, ids, distances, indices);
   return {distances, indices};
 }

@@ -29,6 +29,7 @@ class BitCounts {
     return word;
   }
   static __device__ int row_at(int q) { return q; }
+  static __device__ int first_word(int) { return 0; }  // of the queries' words that the thread reads
   static __device__ int64_t index_at(int64_t base, int r) {
     return base + (static_cast<int64_t>(r / kGroup) * kThreads + threadIdx.x) * kGroup + r % kGroup;
   }
@@ -100,6 +101,7 @@ class BitMatrices {
     return i / kPiece % 2 == 0 ? ~word : word;
   }
   static __device__ int row_at(int q) { return threadIdx.x % 4 * 2 + q; }
+  static __device__ int first_word(int stride) { return threadIdx.x % 32 / 4 * stride + threadIdx.x % 4; }
   static __device__ int64_t index_at(int64_t base, int r) {
     return base + threadIdx.x / 32 * (16 * kTiles) + r / 2 * 16 + r % 2 * 8 + threadIdx.x % 32 / 4;
   }
@@ -118,9 +120,8 @@ class BitMatrices {
     }
   }
 
-  __device__ __forceinline__ void compare(const Codes&, int64_t, const uint32_t* rows, int stride,
+  __device__ __forceinline__ void compare(const Codes&, int64_t, const uint32_t* row, int,
                                           int (&distances)[kQueries][kCodes]) {
-    const uint32_t* row = rows + threadIdx.x % 32 / 4 * stride + threadIdx.x % 4;
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
       int sums[4] = {};  // rows g and g + 8 of the tile, two columns each

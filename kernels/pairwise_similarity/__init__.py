@@ -152,7 +152,10 @@ def _parameters(u: Tensor, *values: float | Tensor) -> Tensor:
         return _constants(values, dtype, u.device)
     scalars = []
     for value, name in zip(values, ("scale", "bias", "positive_weight", "negative_weight"), strict=True):
-        scalar = torch.as_tensor(value, dtype=dtype, device=u.device)
+        if isinstance(value, Tensor):
+            scalar = value.to(dtype=dtype, device=u.device)
+        else:  # filled on the device: a copy from the host cannot be captured in a CUDA graph
+            scalar = torch.full((), value, dtype=dtype, device=u.device)
         if scalar.numel() != 1:
             raise ValueError(f"{name}: expected a number or a tensor of one element, got shape {list(scalar.shape)}")
         if name.endswith("weight") and scalar.requires_grad:
