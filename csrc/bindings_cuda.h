@@ -33,16 +33,27 @@ class Scratch {
  public:
   explicit Scratch(const Tensor& beside) : beside_(beside) {}
 
+  // Small pieces share an allocation, which takes the host as long as a launch.
   cuda::Allocate allocator() {
     return [this](int64_t bytes) {
-      tensors_.push_back(empty_beside(beside_, {bytes}, ScalarType::Byte));
-      return tensors_.back().mutable_data_ptr();
+      constexpr int64_t kAligned = 256, kShared = 1 << 20;
+      bytes = (bytes + kAligned - 1) / kAligned * kAligned;
+      if (bytes > left_) {
+        left_ = std::max(bytes, kShared);
+        tensors_.push_back(empty_beside(beside_, {left_}, ScalarType::Byte));
+        next_ = static_cast<uint8_t*>(tensors_.back().mutable_data_ptr());
+      }
+      void* const piece = next_;
+      next_ += bytes, left_ -= bytes;
+      return piece;
     };
   }
 
  private:
   const Tensor& beside_;
   std::vector<Tensor> tensors_;
+  uint8_t* next_ = nullptr;
+  int64_t left_ = 0;
 };
 
 }  // namespace adsq

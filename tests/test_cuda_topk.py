@@ -107,6 +107,25 @@ def test_no_races_where_blocks_look_at_thresholds_again(emulator):
     check(emulator, "thread", queries, database, 300, matrices=1, threads=64, processors=1)
 
 
+@pytest.mark.parametrize("build", ["address", "thread"])
+def test_many_queries_share_a_sample(emulator, build):
+    """From 16 queries on its codes are put side by side, with the part of the mask that is theirs."""
+    queries, database = random_codes(17, 40, 1), random_codes(700, 40, 2)
+    options = {"sample": 64, "matrices": 1, "threads": 64 if build == "thread" else 0}
+    for masked in (None, "half", "none"):
+        check(emulator, build, queries, database, 5, mask=some_mask(masked, 700), order="random:1", **options)
+
+
+@pytest.mark.parametrize("build", ["address", "thread"])
+def test_more_hits_than_a_block_remembers(emulator, build):
+    """Its threads then take them up one by one, and lower the threshold on their own."""
+    queries = random_codes(3, 64, 1)
+    database = torch.cat((random_codes(1, 64, 2).repeat(450, 1), queries[:1].repeat(150, 1)))
+    for k, capacity in ((100, 8192), (5, 80), (600, 8192)):
+        options = {"capacity": capacity, "sample": 4, "threads": 64 if build == "thread" else 0}
+        check(emulator, build, queries, database, k, order="random:2", **options)
+
+
 HARD = {
     "equal": lambda q, d: q[:1].repeat(len(d), 1),
     "two": lambda q, d: random_codes(len(d), 64, 9, 2),
