@@ -204,7 +204,7 @@ def test_the_inputs_of_calls_rotate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 def test_rehearsal_on_a_gpu(tmp_path: Path) -> None:
-    options = ["--quick", "--budget=0", f"--root={tmp_path}"]
+    options = ["--quick", "--budget=0", "--compiling=3", f"--root={tmp_path}"]
     done = subprocess.run([sys.executable, gpu.__file__, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     (results,) = (tmp_path / "bench" / "results").glob("gpu-*.json")
