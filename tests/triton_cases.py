@@ -170,6 +170,18 @@ def test_nan_and_infinity_are_not_hidden(value, form):
     assert not torch.isfinite(triton_launch.pairwise_similarity(rows, rows * value, "cosine")).all()
 
 
+@pytest.mark.parametrize("other", [1.0, -1.0, 0.7, 1 + 2**-20, 0.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_parts_of_operands_leave_infinite_results_infinite(value, other):
+    u, v, ids = torch.tensor([[1.0, value], [2, 3]]), torch.tensor([[0.5, other], [0.25, 0.0]]), torch.arange(2)
+    parameters = torch.tensor([0.5, 0, 1, 1])
+    got = pairwise(u, v, (ids, ids), parameters, form="squared", needs=(True, True, False))[:3]
+    want = plain(u, v, (ids, ids), parameters, form="squared")[:3]
+    torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=0)
+    similarity = triton_launch.pairwise_similarity(u, v, "dot")
+    torch.testing.assert_close(similarity, reference.pairwise_similarity(u, v, "dot"), equal_nan=True)
+
+
 def test_no_pair_but_the_diagonal():
     one = torch.ones(1, 3)
     ids = torch.zeros(1, dtype=torch.int64)

@@ -10,18 +10,27 @@ import triton
 import triton.language as tl
 
 _LOG2E = tl.constexpr(1.44269504)
-_LOG2E_REST = tl.constexpr(1.92596299e-8)  # what float32 leaves out of log2(e)
-_LN2 = tl.constexpr(0.69314718)
-_TF32_BITS = tl.constexpr(-8192)  # 0xffffe000: the bits of a float32 that tf32 keeps
+_LN2 = tl.constexpr(0.693147182464599609375)
+_LN2_REST = tl.constexpr(-1.90465421e-9)  # what float32 leaves out of log(2)
+_BFLOAT16_BITS = tl.constexpr(-65536)  # 0xffff0000: the bits of a float32 that bfloat16 keeps
+_LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
 
 
 @triton.jit
 def _exp(y):
     """exp(y) for y <= 0, to about 2 units in the last place: exp2, with the rounding of its argument made good."""
     t = y * _LOG2E
-    lost = tl.fma(y, _LOG2E, -t) + y * _LOG2E_REST
+    lost = tl.fma(-t, _LN2_REST, tl.fma(-t, _LN2, y))
     e = tl.exp2(t)
-    return tl.fma(e, lost * _LN2, e)
+    return tl.fma(e, lost, e)
+
+
+@triton.jit
+def _reciprocal(d):
+    """1 / d for d in 1..2: a division would first bring operands of any size into its range."""
+    root = tl.rsqrt(d)
+    r = root * root
+    return tl.fma(r, tl.fma(-d, r, 1.0), r)
 
 
 @triton.jit
@@ -49,18 +58,59 @@ def _left(start, rows, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _load(ptr, left, width, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UPCAST: tl.constexpr = False):
+def _load(ptr, left, width, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr = False):
     """A tile of a row-major matrix from `column` on, zeros beyond its `left` rows and its width."""
     row, columns = tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
     inside = (row < left)[:, None] & (columns < width)[None, :]
     tile = tl.load(ptr + (row[:, None] * width + columns[None, :]), inside, 0)  # [ROWS, COLUMNS]
-    return tile.to(tl.float32) if UPCAST else tile
+    return tile.to(tl.float32) if WIDE else tile
 
 
 @triton.jit
 def _load_vector(ptr, left, ROWS: tl.constexpr):
     row = tl.arange(0, ROWS)
     return tl.load(ptr + row, row < left, 0)  # [ROWS]
+
+
+@triton.jit
+def _parts(x, WIDE: tl.constexpr):
+    """x as a sum of three bfloat16, exactly. WIDE keeps them in float32.
+
+    The first is cut off, which leaves infinity what it is, and NaN as processors make it. The second is rounded, so
+    that the third has either sign, and with it the products that `_dot` leaves out. All on the bits: a conversion whose
+    result is used in float32 as well runs at a quarter of the rate.
+    """
+    high = (x.to(tl.int32, bitcast=True) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
+    rest = x - high
+    middle = ((rest.to(tl.int32, bitcast=True) + 0x8000) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
+    low = rest - middle
+    if WIDE:
+        return high, middle, low
+    else:
+        return high.to(tl.bfloat16), middle.to(tl.bfloat16), low.to(tl.bfloat16)
+
+
+@triton.jit
+def _dot(a, b, PARTS_B: tl.constexpr):
+    """a times b in float32, from three parts of a and PARTS_B of b: tensor cores make the products exactly.
+
+    They cut off what does not fit their sums, so those are short, and the small products have one of their own. Left
+    out are products below 2^-22 of the whole, of either sign, and 2^-26 on average. Where an input is infinite or NaN,
+    the small products may be anything: the large ones say what the result is.
+    """
+    small = tl.dot(a[2], b[0], input_precision="ieee")
+    if PARTS_B == 3:
+        small = tl.dot(a[0], b[2], small, input_precision="ieee")
+    if PARTS_B > 1:
+        small = tl.dot(a[1], b[1], small, input_precision="ieee")
+        small = tl.dot(a[0], b[1], small, input_precision="ieee")
+    small = tl.dot(a[1], b[0], small, input_precision="ieee")
+    return tl.dot(a[0], b[0], input_precision="ieee") + tl.minimum(tl.maximum(small, -_LARGEST), _LARGEST)
+
+
+@triton.jit
+def _transposed(parts):
+    return tl.trans(parts[0]), tl.trans(parts[1]), tl.trans(parts[2])
 
 
 @triton.jit
@@ -76,6 +126,7 @@ def _similarity(
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """S of a tile, [BLOCK_A, BLOCK_B]. KIND "cosine" finds rows of unit length, "scaled" makes up for their lengths."""
     if KIND == "ids":
@@ -86,7 +137,10 @@ def _similarity(
         for c in range(0, classes, BLOCK_C):
             a = _load(labels_a, left_a, classes, c, BLOCK_A, BLOCK_C)
             b = _load(labels_b, left_b, classes, c, BLOCK_B, BLOCK_C)
-            s = tl.dot(a, tl.trans(b), s, input_precision="ieee")
+            if labels_a.dtype.element_ty == tl.float32:
+                s += _dot(_parts(a, WIDE), _transposed(_parts(b, WIDE)), 3)
+            else:
+                s = tl.dot(a, tl.trans(b), s)
         if KIND == "shared":
             s = (s > 0).to(tl.float32)
         if KIND == "dot":
@@ -111,6 +165,7 @@ def pairwise_similarity_fwd_kernel(
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     tiles = tl.cdiv(rows_b, BLOCK_B)
     start_a = (tl.program_id(0) // tiles).to(tl.int64) * BLOCK_A
@@ -128,6 +183,7 @@ def pairwise_similarity_fwd_kernel(
         BLOCK_A,
         BLOCK_B,
         BLOCK_C,
+        WIDE,
     )
     row_a, row_b = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_B)
     at = (start_a + row_a)[:, None] * rows_b + (start_b + row_b)[None, :]
@@ -159,8 +215,8 @@ def pairwise_similarity_loss_fwd_kernel(
     LOSS: tl.constexpr,
     PARAMETERS: tl.constexpr,
     GRADIENTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,  # the interpreter multiplies bfloat16 wrongly
+    TF32: tl.constexpr,
+    WIDE: tl.constexpr,  # bfloat16 operands as float32: the interpreter multiplies bfloat16 wrongly
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -175,9 +231,19 @@ def pairwise_similarity_loss_fwd_kernel(
     left_a = _left(start_a, rows_a, BLOCK_A)
     in_a = row_a < left_a
     scale, bias = tl.load(parameters), tl.load(parameters + 1)
-    positive, negative = tl.load(parameters + 2), tl.load(parameters + 3)
+    positive_weight, negative_weight = tl.load(parameters + 2), tl.load(parameters + 3)
+    if FORM == "similarity":
+        positive_weight = 1.0
+    if WEIGHTS_OF == "none":
+        positive, negative = positive_weight, negative_weight
+    if WEIGHTS_OF == "a":
+        weight_a = _load_vector(weights + start_a, left_a, BLOCK_A)[:, None]
+        positive, negative = positive_weight * weight_a, negative_weight * weight_a
+    IN_PARTS: tl.constexpr = a_ptr.dtype.element_ty == tl.float32 and not TF32
     if ONE_STEP:
-        a = _load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, UPCAST)
+        a = _load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, WIDE)
+        if IN_PARTS:
+            parts_a = _parts(a, WIDE)
     gradient = tl.zeros((BLOCK_A, BLOCK_K), tl.float32)
     loss_sum = tl.zeros((BLOCK_A,), tl.float64)
     scale_sum = tl.zeros((BLOCK_A,), tl.float64)
@@ -185,7 +251,7 @@ def pairwise_similarity_loss_fwd_kernel(
     for tile in range(split * tiles, tl.minimum((split + 1) * tiles, tl.cdiv(rows_b, BLOCK_B))):
         start_b = tl.cast(tile, tl.int64) * BLOCK_B
         left_b = _left(start_b, rows_b, BLOCK_B)
-        counted = in_a[:, None] & (row_b < left_b)[None, :]
+        counted = (row_b < left_b)[None, :]  # rows of A that are not there leave the sums at the end
         if EXCLUDE_DIAGONAL:
             shift = tl.minimum(tl.maximum(start_b - start_a, -BLOCK_B), BLOCK_A).to(tl.int32)  # both ends match nothing
             counted = counted & (row_a[:, None] - row_b[None, :] != shift)
@@ -201,37 +267,44 @@ def pairwise_similarity_loss_fwd_kernel(
             BLOCK_A,
             BLOCK_B,
             BLOCK_C,
+            WIDE,
         )
+        if WEIGHTS_OF == "b":
+            weight_b = _load_vector(weights + start_b, left_b, BLOCK_B)[None, :]
+            positive, negative = positive_weight * weight_b, negative_weight * weight_b
         if FORM == "similarity":
             slope = s  # has no meaning, and no use
-            loss = s
+            loss = s * positive
         else:
             if ONE_STEP:
-                b = _load(b_ptr + start_b * bits, left_b, bits, 0, BLOCK_B, STEP_K, UPCAST)
-                products = tl.dot(a, tl.trans(b), input_precision=PRECISION)
+                b = _load(b_ptr + start_b * bits, left_b, bits, 0, BLOCK_B, STEP_K, WIDE)
+                if IN_PARTS:
+                    parts_b = _parts(b, WIDE)
+                    products = _dot(parts_a, _transposed(parts_b), 3)
+                else:
+                    products = tl.dot(a, tl.trans(b), input_precision="tf32")
             else:
                 products = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
                 for k in range(0, bits, STEP_K):
-                    part_a = _load(a_ptr + start_a * bits, left_a, bits, k, BLOCK_A, STEP_K, UPCAST)
-                    part_b = _load(b_ptr + start_b * bits, left_b, bits, k, BLOCK_B, STEP_K, UPCAST)
-                    products = tl.dot(part_a, tl.trans(part_b), products, input_precision=PRECISION)
+                    a = _load(a_ptr + start_a * bits, left_a, bits, k, BLOCK_A, STEP_K, WIDE)
+                    b = _load(b_ptr + start_b * bits, left_b, bits, k, BLOCK_B, STEP_K, WIDE)
+                    if IN_PARTS:
+                        products += _dot(_parts(a, WIDE), _transposed(_parts(b, WIDE)), 3)
+                    else:
+                        products = tl.dot(a, tl.trans(b), products, input_precision="tf32")
             x = tl.fma(products, scale, bias)
             if FORM == "likelihood":
                 e = _exp(-tl.abs(x))
                 loss = tl.fma(-s, x, tl.maximum(x, 0.0)) + _log1p(e)
-                slope = tl.where(x < 0, e, 1.0) / (1.0 + e) - s
+                slope = tl.fma(tl.where(x < 0, e, 1.0), _reciprocal(1.0 + e), -s)
             else:
                 difference = x - (2 * s - 1)
                 loss = difference * difference
                 slope = 2 * difference
-            weight = tl.fma(positive, s, tl.fma(-negative, s, negative))  # exact where S is 0 or 1
-            loss *= weight
-            slope *= weight
-        if WEIGHTS_OF != "none":
-            if WEIGHTS_OF == "a":
-                weight = _load_vector(weights + start_a, left_a, BLOCK_A)[:, None]
+            if KIND == "ids" or KIND == "shared":
+                weight = tl.where(s > 0, positive, negative)
             else:
-                weight = _load_vector(weights + start_b, left_b, BLOCK_B)[None, :]
+                weight = tl.fma(positive, s, tl.fma(-negative, s, negative))  # exact where S is 0 or 1
             loss *= weight
             slope *= weight
         slope = tl.where(counted, slope, 0.0)
@@ -242,14 +315,15 @@ def pairwise_similarity_loss_fwd_kernel(
             bias_sum += tl.sum(slope, 1).to(tl.float64)
         if GRADIENTS:
             if not ONE_STEP:
-                b = _load(b_ptr + start_b * bits, left_b, bits, column, BLOCK_B, BLOCK_K, UPCAST)
-            if b_ptr.dtype.element_ty == tl.float32:
-                gradient = tl.dot(slope, b, gradient, input_precision=PRECISION)
-            else:  # tf32 holds halves as they are, and the slope in two parts
-                b = b.to(tl.float32)
-                high = (slope.to(tl.int32, bitcast=True) & _TF32_BITS).to(tl.float32, bitcast=True)
-                gradient = tl.dot(high, b, gradient, input_precision="tf32")
-                gradient = tl.dot(slope - high, b, gradient, input_precision="tf32")
+                b = _load(b_ptr + start_b * bits, left_b, bits, column, BLOCK_B, BLOCK_K, WIDE)
+            if TF32:
+                gradient = tl.dot(slope, b, gradient, input_precision="tf32")
+            elif b_ptr.dtype.element_ty == tl.bfloat16:
+                gradient += _dot(_parts(slope, WIDE), (b,), 1)
+            elif b_ptr.dtype.element_ty == tl.float16:
+                gradient += _dot(_parts(slope, WIDE), _parts(b.to(tl.float32), WIDE), 2)
+            else:
+                gradient += _dot(_parts(slope, WIDE), _parts(b, WIDE), 3)
     factor = tl.load(factor_ptr)
     if GRADIENTS:
         k = column + tl.arange(0, BLOCK_K)
@@ -259,7 +333,7 @@ def pairwise_similarity_loss_fwd_kernel(
     if LOSS and column == 0:
         programs = tl.num_programs(0) * tl.num_programs(1)
         sums += tl.program_id(0) * tl.num_programs(1) + split
-        tl.store(sums, tl.sum(loss_sum) * factor)
+        tl.store(sums, tl.sum(tl.where(in_a, loss_sum, 0.0)) * factor)
         if PARAMETERS:
-            tl.store(sums + programs, tl.sum(scale_sum) * factor)
-            tl.store(sums + 2 * programs, tl.sum(bias_sum) * factor)
+            tl.store(sums + programs, tl.sum(tl.where(in_a, scale_sum, 0.0)) * factor)
+            tl.store(sums + 2 * programs, tl.sum(tl.where(in_a, bias_sum, 0.0)) * factor)
