@@ -50,18 +50,22 @@ def test_pairwise_loss_fits_the_registers(dtype, labels, tmp_path):
         assert usage.spilled == 0 and usage.registers <= MAX_REGISTERS and usage.shared <= 48 * 1024
 
 
-@pytest.mark.parametrize("case", ["gradient of v", "parameters", "several chunks", "odd width", "cosine", "huge"])
-def test_other_launches_compile(case, tmp_path):
-    launch = {
-        "gradient of v": lambda: pairwise_launches(256, 59_000, 48)[1],
-        "parameters": lambda: pairwise_launches(4096, 4096, 48, "tf32", needs=(True, True, True))[0],
-        "several chunks": lambda: pairwise_launches(4096, 4096, 1024, "bfloat16")[0],
-        "odd width": lambda: pairwise_launches(100, 100, 77)[0],
-        "cosine": lambda: pairwise_launches(100, 100, 48, labels="float32", kind="cosine")[0],
-        "huge": lambda: pairwise_launches(2**31 + 5, 2**31 + 5, 16)[0],
-    }[case]()
-    usage = compiled(launch, 90, tmp_path)
-    print(f"{case}: {usage}")
+OTHER_LAUNCHES = {
+    "gradient of v": lambda on: pairwise_launches(256, 59_000, 48, **on)[1],
+    "parameters": lambda on: pairwise_launches(4096, 4096, 48, needs=(True, True, True), **on)[0],
+    "parameters, tf32": lambda on: pairwise_launches(4096, 4096, 48, "tf32", needs=(True, True, True), **on)[0],
+    "several chunks": lambda on: pairwise_launches(4096, 4096, 1024, "bfloat16", **on)[0],
+    "odd width": lambda on: pairwise_launches(100, 100, 77, **on)[0],
+    "cosine": lambda on: pairwise_launches(100, 100, 48, labels="float32", kind="cosine", **on)[0],
+    "huge": lambda on: pairwise_launches(2**31 + 5, 2**31 + 5, 16, **on)[0],
+}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("case", OTHER_LAUNCHES)
+def test_other_launches_compile(case, capability, tmp_path):
+    usage = compiled(OTHER_LAUNCHES[case]({"capability": capability}), capability, tmp_path)
+    print(f"{case} sm_{capability}: {usage}")
     assert usage.spilled == 0 and usage.registers <= MAX_REGISTERS
 
 

@@ -73,6 +73,11 @@ def _load_vector(ptr, left, ROWS: tl.constexpr):
 
 
 @triton.jit
+def _cut(x):
+    return (x.to(tl.int32, bitcast=True) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _parts(x, WIDE: tl.constexpr):
     """x as a sum of three bfloat16, exactly. WIDE keeps them in float32.
 
@@ -80,7 +85,7 @@ def _parts(x, WIDE: tl.constexpr):
     that the third has either sign, and with it the products that `_dot` leaves out. All on the bits: a conversion whose
     result is used in float32 as well runs at a quarter of the rate.
     """
-    high = (x.to(tl.int32, bitcast=True) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
+    high = _cut(x)
     rest = x - high
     middle = ((rest.to(tl.int32, bitcast=True) + 0x8000) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
     low = rest - middle
@@ -91,13 +96,8 @@ def _parts(x, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _dot(a, b, PARTS_B: tl.constexpr):
-    """a times b in float32, from three parts of a and PARTS_B of b: tensor cores make the products exactly.
-
-    They cut off what does not fit their sums, so those are short, and the small products have one of their own. Left
-    out are products below 2^-22 of the whole, of either sign, and 2^-26 on average. Where an input is infinite or NaN,
-    the small products may be anything: the large ones say what the result is.
-    """
+def _small_products(a, b, PARTS_B: tl.constexpr):
+    """The part of `_dot` that is zero where both sides are bfloat16."""
     small = tl.dot(a[2], b[0], input_precision="ieee")
     if PARTS_B == 3:
         small = tl.dot(a[0], b[2], small, input_precision="ieee")
@@ -105,7 +105,30 @@ def _dot(a, b, PARTS_B: tl.constexpr):
         small = tl.dot(a[1], b[1], small, input_precision="ieee")
         small = tl.dot(a[0], b[1], small, input_precision="ieee")
     small = tl.dot(a[1], b[0], small, input_precision="ieee")
-    return tl.dot(a[0], b[0], input_precision="ieee") + tl.minimum(tl.maximum(small, -_LARGEST), _LARGEST)
+    return tl.minimum(tl.maximum(small, -_LARGEST), _LARGEST)  # no NaN, no infinity
+
+
+@triton.jit
+def _dot(a, b, PARTS_B: tl.constexpr):
+    """a times b in float32, from three parts of a and PARTS_B of b: tensor cores make the products exactly.
+
+    They cut off what does not fit their sums, so those are short, and the small products have one of their own. Left
+    out are products below 2^-22 of the whole, of either sign, and 2^-26 on average. Where an input is infinite or NaN,
+    the small products may be anything: the large ones say what the result is.
+    """
+    small = _small_products(a, b, PARTS_B)
+    return tl.dot(a[0], b[0], input_precision="ieee") + small
+
+
+@triton.jit
+def _is_in_parts(ptr, left, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Whether one of the rows has an entry that is no bfloat16."""
+    rest = 0.0
+    if ptr.dtype.element_ty == tl.float32:
+        for column in range(0, width, COLUMNS):
+            tile = _load(ptr, left, width, column, ROWS, COLUMNS)
+            rest = tl.maximum(rest, tl.max(tl.abs(tile - _cut(tile))))
+    return rest > 0
 
 
 @triton.jit
@@ -122,6 +145,7 @@ def _similarity(
     left_a,
     left_b,
     classes,
+    in_parts_a,  # as `_is_in_parts` says of labels_a
     KIND: tl.constexpr,
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
@@ -138,7 +162,14 @@ def _similarity(
             a = _load(labels_a, left_a, classes, c, BLOCK_A, BLOCK_C)
             b = _load(labels_b, left_b, classes, c, BLOCK_B, BLOCK_C)
             if labels_a.dtype.element_ty == tl.float32:
-                s += _dot(_parts(a, WIDE), _transposed(_parts(b, WIDE)), 3)
+                high = _cut(b)
+                in_parts = in_parts_a | (tl.max(tl.abs(b - high)) > 0)
+                if in_parts:
+                    s += _small_products(_parts(a, WIDE), _transposed(_parts(b, WIDE)), 3)
+                if WIDE:
+                    s += tl.dot(_cut(a), tl.trans(high), input_precision="ieee")
+                else:
+                    s += tl.dot(_cut(a).to(tl.bfloat16), tl.trans(high.to(tl.bfloat16)))
             else:
                 s = tl.dot(a, tl.trans(b), s)
         if KIND == "shared":
@@ -179,6 +210,7 @@ def pairwise_similarity_fwd_kernel(
         left_a,
         left_b,
         classes,
+        _is_in_parts(labels_a + start_a * classes, left_a, classes, BLOCK_A, BLOCK_C),
         KIND,
         BLOCK_A,
         BLOCK_B,
@@ -244,6 +276,7 @@ def pairwise_similarity_loss_fwd_kernel(
         a = _load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, WIDE)
         if IN_PARTS:
             parts_a = _parts(a, WIDE)
+    in_parts_a = _is_in_parts(labels_a + start_a * classes, left_a, classes, BLOCK_A, BLOCK_C)
     gradient = tl.zeros((BLOCK_A, BLOCK_K), tl.float32)
     loss_sum = tl.zeros((BLOCK_A,), tl.float64)
     scale_sum = tl.zeros((BLOCK_A,), tl.float64)
@@ -263,6 +296,7 @@ def pairwise_similarity_loss_fwd_kernel(
             left_a,
             left_b,
             classes,
+            in_parts_a,
             KIND,
             BLOCK_A,
             BLOCK_B,

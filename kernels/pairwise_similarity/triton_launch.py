@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 # Where four warps multiply 64 rows together. On Blackwell, the assembler would rather spill than use what is there.
 HOPPER, BLACKWELL = Tile(64, 32, 4, 1, None), Tile(64, 32, 4, 1, 255)
-OTHER = Tile(32, 64, 4, 1, None)  # each warp multiplies on its own, and holds its operands in registers
+OTHER = Tile(32, 32, 4, 1, None)  # each warp multiplies on its own, and holds its operands in registers
 
 
 class _Labels(NamedTuple):
@@ -121,7 +121,7 @@ def _run(
         BLOCK_B=tile.rows_b,
         BLOCK_C=labels.block,
         BLOCK_K=block_k,
-        STEP_K=block_k if bits <= block_k else 32,
+        STEP_K=block_k if bits <= block_k else 16 if bits % 16 else 32,  # rows out of line take more registers
         ONE_STEP=0 < bits <= block_k,
         num_warps=tile.warps,
         num_stages=tile.stages,
