@@ -119,6 +119,17 @@ def test_only_wanted_gradients(needs):
         assert torch.equal(want, got) if need else got.shape == (0,)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_float32_where_only_some_tiles_are_in_parts(kind):
+    u, v = ((torch.rand(rows, 70) < 0.1).float() for rows in (130, 90))
+    u[70:, 3] *= 1 + 2**-20
+    v[40, 69] = 0.3
+    exact = reference.pairwise_similarity(u.double(), v.double(), kind, torch.float64)
+    eager = reference.pairwise_similarity(u, v, kind)
+    got = triton_launch.pairwise_similarity(u, v, kind)
+    assert (got.double() - exact).abs().max() <= 2 * (eager.double() - exact).abs().max() + 2**-23
+
+
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (65, 33), (3, 100)])
