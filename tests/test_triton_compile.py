@@ -22,7 +22,7 @@ def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def pairwise_launches(
-    n: int, m: int, bits: int, dtype: str = "float32", labels: str = "ids", **options
+    n: int, m: int, bits: int, dtype: str = "float32", labels: str = "ids", capability: int = 90, **options
 ) -> list[Launch]:
     torch.backends.cuda.matmul.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
     dtype = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
@@ -31,7 +31,7 @@ def pairwise_launches(
         for k in (n, m)
     ]
     needs = options.get("needs", (True, True, False))
-    with recorded(triton_launch) as launches:
+    with recorded(triton_launch, capability) as launches:
         triton_launch.pairwise_similarity_loss(
             on_meta(n, bits, dtype=dtype), on_meta(m, bits, dtype=dtype), *rows, on_meta(m), on_meta(4),
             options.get("kind", "shared"), "likelihood", False, True, *needs,
@@ -40,35 +40,39 @@ def pairwise_launches(
     return launches
 
 
-@pytest.mark.parametrize("labels", ["ids", "bool"])
+@pytest.mark.parametrize("labels", ["ids", "bool", "float32"])
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
 def test_pairwise_loss_fits_the_registers(dtype, labels, tmp_path):
-    launch = pairwise_launches(4096, 59_000, 64, dtype, labels)[0]
     for capability in CAPABILITIES:
+        launch = pairwise_launches(4096, 59_000, 64, dtype, labels, capability)[0]
         usage = compiled(launch, capability, tmp_path)
         print(f"| {dtype} | {labels} | sm_{capability} | {usage.registers} | {usage.spilled} | {usage.shared} |")
         assert usage.spilled == 0 and usage.registers <= MAX_REGISTERS and usage.shared <= 48 * 1024
 
 
-@pytest.mark.parametrize("case", ["gradient of v", "parameters", "several chunks", "odd width", "cosine", "huge"])
-def test_other_launches_compile(case, tmp_path):
-    launch = {
-        "gradient of v": lambda: pairwise_launches(256, 59_000, 48)[1],
-        "parameters": lambda: pairwise_launches(4096, 4096, 48, "tf32", needs=(True, True, True))[0],
-        "several chunks": lambda: pairwise_launches(4096, 4096, 1024, "bfloat16")[0],
-        "odd width": lambda: pairwise_launches(100, 100, 77)[0],
-        "cosine": lambda: pairwise_launches(100, 100, 48, labels="float32", kind="cosine")[0],
-        "huge": lambda: pairwise_launches(2**31 + 5, 2**31 + 5, 16)[0],
-    }[case]()
-    usage = compiled(launch, 90, tmp_path)
-    print(f"{case}: {usage}")
+OTHER_LAUNCHES = {
+    "gradient of v": lambda on: pairwise_launches(256, 59_000, 48, **on)[1],
+    "parameters": lambda on: pairwise_launches(4096, 4096, 48, needs=(True, True, True), **on)[0],
+    "parameters, tf32": lambda on: pairwise_launches(4096, 4096, 48, "tf32", needs=(True, True, True), **on)[0],
+    "several chunks": lambda on: pairwise_launches(4096, 4096, 1024, "bfloat16", **on)[0],
+    "odd width": lambda on: pairwise_launches(100, 100, 77, **on)[0],
+    "cosine": lambda on: pairwise_launches(100, 100, 48, labels="float32", kind="cosine", **on)[0],
+    "huge": lambda on: pairwise_launches(2**31 + 5, 2**31 + 5, 16, **on)[0],
+}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("case", OTHER_LAUNCHES)
+def test_other_launches_compile(case, capability, tmp_path):
+    usage = compiled(OTHER_LAUNCHES[case]({"capability": capability}), capability, tmp_path)
+    print(f"{case} sm_{capability}: {usage}")
     assert usage.spilled == 0 and usage.registers <= MAX_REGISTERS
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_small_kernels(capability, tmp_path):
     rows = on_meta(500, 21, dtype=torch.uint8)
-    with recorded(triton_launch) as launches:
+    with recorded(triton_launch, capability) as launches:
         triton_launch.pairwise_similarity(rows, rows, "shared")
         triton_launch.mean_pairwise_similarity(rows, rows, None, "shared")
     features = [on_meta(59_000, 48) for _ in range(2)]
@@ -85,11 +89,12 @@ def test_small_kernels(capability, tmp_path):
 def test_grids_are_legal_and_the_workspace_is_bounded(n, m, bits):
     for launch, rows, columns in zip(pairwise_launches(n, m, bits), (n, m), (m, n), strict=True):
         x, splits, chunks = launch.grid
-        assert x * triton_launch.BLOCK_A >= rows and x < 2**31 and splits <= 65_535
+        block_b = launch.arguments["BLOCK_B"]
+        assert x * launch.arguments["BLOCK_A"] >= rows and x < 2**31 and splits <= 65_535
         assert chunks * launch.arguments["BLOCK_K"] >= bits and chunks <= 65_535
         tiles = launch.arguments["tiles"]
-        assert splits * tiles * triton_launch.BLOCK_B >= columns, "every row of B falls into a split"
-        assert (splits - 1) * tiles * triton_launch.BLOCK_B < columns, "and no split is empty"
+        assert splits * tiles * block_b >= columns, "every row of B falls into a split"
+        assert (splits - 1) * tiles * block_b < columns, "and no split is empty"
         assert launch.arguments["gradients"].numel() <= rows * bits + 2**22
         if (n, m) == (256, 59_000) and bits == 64:
             assert x * splits >= 2 * 132, "few rows fill the GPU as well"

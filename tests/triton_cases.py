@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from adsq.kernels.pairwise_similarity import op, reference, triton_kernel, triton_launch
+from adsq.kernels.pairwise_similarity import op, reference, triton_functions, triton_launch
 from adsq.kernels.sign_quantization import reference as sign_reference
 from adsq.kernels.sign_quantization.triton_kernel import sign_quantization_loss
 
@@ -119,6 +119,17 @@ def test_only_wanted_gradients(needs):
         assert torch.equal(want, got) if need else got.shape == (0,)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_float32_where_only_some_tiles_are_in_parts(kind):
+    u, v = ((torch.rand(rows, 70) < 0.1).float() for rows in (130, 90))
+    u[70:, 3] *= 1 + 2**-20
+    v[40, 69] = 0.3
+    exact = reference.pairwise_similarity(u.double(), v.double(), kind, torch.float64)
+    eager = reference.pairwise_similarity(u, v, kind)
+    got = triton_launch.pairwise_similarity(u, v, kind)
+    assert (got.double() - exact).abs().max() <= 2 * (eager.double() - exact).abs().max() + 2**-23
+
+
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (65, 33), (3, 100)])
@@ -170,6 +181,18 @@ def test_nan_and_infinity_are_not_hidden(value, form):
     assert not torch.isfinite(triton_launch.pairwise_similarity(rows, rows * value, "cosine")).all()
 
 
+@pytest.mark.parametrize("other", [1.0, -1.0, 0.7, 1 + 2**-20, 0.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_parts_of_operands_leave_infinite_results_infinite(value, other):
+    u, v, ids = torch.tensor([[1.0, value], [2, 3]]), torch.tensor([[0.5, other], [0.25, 0.0]]), torch.arange(2)
+    parameters = torch.tensor([0.5, 0, 1, 1])
+    got = pairwise(u, v, (ids, ids), parameters, form="squared", needs=(True, True, False))[:3]
+    want = plain(u, v, (ids, ids), parameters, form="squared")[:3]
+    torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=0)
+    similarity = triton_launch.pairwise_similarity(u, v, "dot")
+    torch.testing.assert_close(similarity, reference.pairwise_similarity(u, v, "dot"), equal_nan=True)
+
+
 def test_no_pair_but_the_diagonal():
     one = torch.ones(1, 3)
     ids = torch.zeros(1, dtype=torch.int64)
@@ -193,8 +216,8 @@ def test_what_is_left_to_pytorch(rows, bits, dtype):
 @triton.jit
 def _functions(x, exp, log1p, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)
-    tl.store(exp + at, triton_kernel._exp(-20 * tl.load(x + at)))
-    tl.store(log1p + at, triton_kernel._log1p(tl.load(x + at)))
+    tl.store(exp + at, triton_functions.exp(-20 * tl.load(x + at)))
+    tl.store(log1p + at, triton_functions.log1p(tl.load(x + at)))
 
 
 def test_exp_and_log1p():

@@ -59,14 +59,14 @@ class _Recorder:
 
 
 @contextmanager
-def recorded(module: ModuleType) -> Iterator[list[Launch]]:
+def recorded(module: ModuleType, capability: int = 90) -> Iterator[list[Launch]]:
     """Record what a launcher launches on tensors of the meta device, as on a GPU of 132 processors."""
     launches: list[Launch] = []
     with pytest.MonkeyPatch.context() as patch:
         for name, value in vars(module).copy().items():
             if isinstance(value, triton.JITFunction):
                 patch.setattr(module, name, _Recorder(value, launches))
-        patch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        patch.setattr(torch.cuda, "get_device_capability", lambda device: divmod(capability, 10))
         patch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=132))
         yield launches
 

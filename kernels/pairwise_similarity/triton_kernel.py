@@ -9,58 +9,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_LOG2E = tl.constexpr(1.44269504)
-_LOG2E_REST = tl.constexpr(1.92596299e-8)  # what float32 leaves out of log2(e)
-_LN2 = tl.constexpr(0.69314718)
-_TF32_BITS = tl.constexpr(-8192)  # 0xffffe000: the bits of a float32 that tf32 keeps
-
-
-@triton.jit
-def _exp(y):
-    """exp(y) for y <= 0, to about 2 units in the last place: exp2, with the rounding of its argument made good."""
-    t = y * _LOG2E
-    lost = tl.fma(y, _LOG2E, -t) + y * _LOG2E_REST
-    e = tl.exp2(t)
-    return tl.fma(e, lost * _LN2, e)
-
-
-@triton.jit
-def _log1p(e):
-    """log(1 + e) for e in 0..1: e times a minimax fit of log1p(e) / e, whose relative error is 5e-9.
-
-    A logarithm near 1 would lose digits, and would go through the special function units, which bound the rate once
-    tensor cores make the products.
-    """
-    p = tl.fma(e, -0.0032440254, 0.019851465)
-    p = tl.fma(e, p, -0.056959543)
-    p = tl.fma(e, p, 0.106036566)
-    p = tl.fma(e, p, -0.15305594)
-    p = tl.fma(e, p, 0.1967594)
-    p = tl.fma(e, p, -0.24954134)
-    p = tl.fma(e, p, 0.33329964)
-    p = tl.fma(e, p, -0.499999)
-    return e * tl.fma(e, p, 1.0)
-
-
-@triton.jit
-def _left(start, rows, BLOCK: tl.constexpr):
-    """How many of the rows of a block are there: int32, as everything inside a block is."""
-    return tl.minimum(rows - start, BLOCK).to(tl.int32)
-
-
-@triton.jit
-def _load(ptr, left, width, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UPCAST: tl.constexpr = False):
-    """A tile of a row-major matrix from `column` on, zeros beyond its `left` rows and its width."""
-    row, columns = tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
-    inside = (row < left)[:, None] & (columns < width)[None, :]
-    tile = tl.load(ptr + (row[:, None] * width + columns[None, :]), inside, 0)  # [ROWS, COLUMNS]
-    return tile.to(tl.float32) if UPCAST else tile
-
-
-@triton.jit
-def _load_vector(ptr, left, ROWS: tl.constexpr):
-    row = tl.arange(0, ROWS)
-    return tl.load(ptr + row, row < left, 0)  # [ROWS]
+from adsq.kernels.pairwise_similarity.triton_functions import (
+    cut,
+    dot,
+    exp,
+    is_in_parts,
+    load,
+    load_vector,
+    log1p,
+    parts,
+    reciprocal,
+    rows_left,
+    small_products,
+    transposed,
+)
 
 
 @triton.jit
@@ -72,28 +34,40 @@ def _similarity(
     left_a,
     left_b,
     classes,
+    in_parts_a,  # as `is_in_parts` says of labels_a
     KIND: tl.constexpr,
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """S of a tile, [BLOCK_A, BLOCK_B]. KIND "cosine" finds rows of unit length, "scaled" makes up for their lengths."""
     if KIND == "ids":
-        ids_b = _load_vector(labels_b, left_b, BLOCK_B)
-        s = (_load_vector(labels_a, left_a, BLOCK_A)[:, None] == ids_b[None, :]).to(tl.float32)
+        ids_b = load_vector(labels_b, left_b, BLOCK_B)
+        s = (load_vector(labels_a, left_a, BLOCK_A)[:, None] == ids_b[None, :]).to(tl.float32)
     else:
         s = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
         for c in range(0, classes, BLOCK_C):
-            a = _load(labels_a, left_a, classes, c, BLOCK_A, BLOCK_C)
-            b = _load(labels_b, left_b, classes, c, BLOCK_B, BLOCK_C)
-            s = tl.dot(a, tl.trans(b), s, input_precision="ieee")
+            a = load(labels_a, left_a, classes, c, BLOCK_A, BLOCK_C)
+            b = load(labels_b, left_b, classes, c, BLOCK_B, BLOCK_C)
+            if labels_a.dtype.element_ty == tl.float32:
+                high = cut(b)
+                in_parts = in_parts_a | (tl.max(tl.abs(b - high)) > 0)
+                if in_parts:
+                    s += small_products(parts(a, WIDE), transposed(parts(b, WIDE)), 3)
+                if WIDE:
+                    s += tl.dot(cut(a), tl.trans(high), input_precision="ieee")
+                else:
+                    s += tl.dot(cut(a).to(tl.bfloat16), tl.trans(high.to(tl.bfloat16)))
+            else:
+                s = tl.dot(a, tl.trans(b), s)
         if KIND == "shared":
             s = (s > 0).to(tl.float32)
         if KIND == "dot":
             s = tl.where(s < 0, 0.0, tl.where(s > 1, 1.0, s))  # NaN stays
         if KIND == "scaled":
-            lengths_b = _load_vector(norms_b, left_b, BLOCK_B)
-            s *= _load_vector(norms_a, left_a, BLOCK_A)[:, None] * lengths_b[None, :]
+            lengths_b = load_vector(norms_b, left_b, BLOCK_B)
+            s *= load_vector(norms_a, left_a, BLOCK_A)[:, None] * lengths_b[None, :]
     return s
 
 
@@ -111,11 +85,12 @@ def pairwise_similarity_fwd_kernel(
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     tiles = tl.cdiv(rows_b, BLOCK_B)
     start_a = (tl.program_id(0) // tiles).to(tl.int64) * BLOCK_A
     start_b = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_B
-    left_a, left_b = _left(start_a, rows_a, BLOCK_A), _left(start_b, rows_b, BLOCK_B)
+    left_a, left_b = rows_left(start_a, rows_a, BLOCK_A), rows_left(start_b, rows_b, BLOCK_B)
     s = _similarity(
         labels_a + start_a * classes,
         labels_b + start_b * classes,
@@ -124,10 +99,12 @@ def pairwise_similarity_fwd_kernel(
         left_a,
         left_b,
         classes,
+        is_in_parts(labels_a + start_a * classes, left_a, classes, BLOCK_A, BLOCK_C),
         KIND,
         BLOCK_A,
         BLOCK_B,
         BLOCK_C,
+        WIDE,
     )
     row_a, row_b = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_B)
     at = (start_a + row_a)[:, None] * rows_b + (start_b + row_b)[None, :]
@@ -159,8 +136,8 @@ def pairwise_similarity_loss_fwd_kernel(
     LOSS: tl.constexpr,
     PARAMETERS: tl.constexpr,
     GRADIENTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,  # the interpreter multiplies bfloat16 wrongly
+    TF32: tl.constexpr,
+    WIDE: tl.constexpr,  # bfloat16 operands as float32: the interpreter multiplies bfloat16 wrongly
     BLOCK_A: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -172,20 +149,31 @@ def pairwise_similarity_loss_fwd_kernel(
     column = tl.program_id(2) * BLOCK_K
     start_a = tl.program_id(0).to(tl.int64) * BLOCK_A
     row_a, row_b = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_B)
-    left_a = _left(start_a, rows_a, BLOCK_A)
+    left_a = rows_left(start_a, rows_a, BLOCK_A)
     in_a = row_a < left_a
     scale, bias = tl.load(parameters), tl.load(parameters + 1)
-    positive, negative = tl.load(parameters + 2), tl.load(parameters + 3)
+    positive_weight, negative_weight = tl.load(parameters + 2), tl.load(parameters + 3)
+    if FORM == "similarity":
+        positive_weight = 1.0
+    if WEIGHTS_OF == "none":
+        positive, negative = positive_weight, negative_weight
+    if WEIGHTS_OF == "a":
+        weight_a = load_vector(weights + start_a, left_a, BLOCK_A)[:, None]
+        positive, negative = positive_weight * weight_a, negative_weight * weight_a
+    IN_PARTS: tl.constexpr = a_ptr.dtype.element_ty == tl.float32 and not TF32
     if ONE_STEP:
-        a = _load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, UPCAST)
+        a = load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, WIDE)
+        if IN_PARTS:
+            parts_a = parts(a, WIDE)
+    in_parts_a = is_in_parts(labels_a + start_a * classes, left_a, classes, BLOCK_A, BLOCK_C)
     gradient = tl.zeros((BLOCK_A, BLOCK_K), tl.float32)
     loss_sum = tl.zeros((BLOCK_A,), tl.float64)
     scale_sum = tl.zeros((BLOCK_A,), tl.float64)
     bias_sum = tl.zeros((BLOCK_A,), tl.float64)
     for tile in range(split * tiles, tl.minimum((split + 1) * tiles, tl.cdiv(rows_b, BLOCK_B))):
         start_b = tl.cast(tile, tl.int64) * BLOCK_B
-        left_b = _left(start_b, rows_b, BLOCK_B)
-        counted = in_a[:, None] & (row_b < left_b)[None, :]
+        left_b = rows_left(start_b, rows_b, BLOCK_B)
+        counted = (row_b < left_b)[None, :]  # rows of A that are not there leave the sums at the end
         if EXCLUDE_DIAGONAL:
             shift = tl.minimum(tl.maximum(start_b - start_a, -BLOCK_B), BLOCK_A).to(tl.int32)  # both ends match nothing
             counted = counted & (row_a[:, None] - row_b[None, :] != shift)
@@ -197,41 +185,49 @@ def pairwise_similarity_loss_fwd_kernel(
             left_a,
             left_b,
             classes,
+            in_parts_a,
             KIND,
             BLOCK_A,
             BLOCK_B,
             BLOCK_C,
+            WIDE,
         )
+        if WEIGHTS_OF == "b":
+            weight_b = load_vector(weights + start_b, left_b, BLOCK_B)[None, :]
+            positive, negative = positive_weight * weight_b, negative_weight * weight_b
         if FORM == "similarity":
             slope = s  # has no meaning, and no use
-            loss = s
+            loss = s * positive
         else:
             if ONE_STEP:
-                b = _load(b_ptr + start_b * bits, left_b, bits, 0, BLOCK_B, STEP_K, UPCAST)
-                products = tl.dot(a, tl.trans(b), input_precision=PRECISION)
+                b = load(b_ptr + start_b * bits, left_b, bits, 0, BLOCK_B, STEP_K, WIDE)
+                if IN_PARTS:
+                    parts_b = parts(b, WIDE)
+                    products = dot(parts_a, transposed(parts_b), 3)
+                else:
+                    products = tl.dot(a, tl.trans(b), input_precision="tf32")
             else:
                 products = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
                 for k in range(0, bits, STEP_K):
-                    part_a = _load(a_ptr + start_a * bits, left_a, bits, k, BLOCK_A, STEP_K, UPCAST)
-                    part_b = _load(b_ptr + start_b * bits, left_b, bits, k, BLOCK_B, STEP_K, UPCAST)
-                    products = tl.dot(part_a, tl.trans(part_b), products, input_precision=PRECISION)
+                    a = load(a_ptr + start_a * bits, left_a, bits, k, BLOCK_A, STEP_K, WIDE)
+                    b = load(b_ptr + start_b * bits, left_b, bits, k, BLOCK_B, STEP_K, WIDE)
+                    if IN_PARTS:
+                        products += dot(parts(a, WIDE), transposed(parts(b, WIDE)), 3)
+                    else:
+                        products = tl.dot(a, tl.trans(b), products, input_precision="tf32")
             x = tl.fma(products, scale, bias)
             if FORM == "likelihood":
-                e = _exp(-tl.abs(x))
-                loss = tl.fma(-s, x, tl.maximum(x, 0.0)) + _log1p(e)
-                slope = tl.where(x < 0, e, 1.0) / (1.0 + e) - s
+                e = exp(-tl.abs(x))
+                loss = tl.fma(-s, x, tl.maximum(x, 0.0)) + log1p(e)
+                slope = tl.fma(tl.where(x < 0, e, 1.0), reciprocal(1.0 + e), -s)
             else:
                 difference = x - (2 * s - 1)
                 loss = difference * difference
                 slope = 2 * difference
-            weight = tl.fma(positive, s, tl.fma(-negative, s, negative))  # exact where S is 0 or 1
-            loss *= weight
-            slope *= weight
-        if WEIGHTS_OF != "none":
-            if WEIGHTS_OF == "a":
-                weight = _load_vector(weights + start_a, left_a, BLOCK_A)[:, None]
+            if KIND == "ids" or KIND == "shared":
+                weight = tl.where(s > 0, positive, negative)
             else:
-                weight = _load_vector(weights + start_b, left_b, BLOCK_B)[None, :]
+                weight = tl.fma(positive, s, tl.fma(-negative, s, negative))  # exact where S is 0 or 1
             loss *= weight
             slope *= weight
         slope = tl.where(counted, slope, 0.0)
@@ -242,14 +238,15 @@ def pairwise_similarity_loss_fwd_kernel(
             bias_sum += tl.sum(slope, 1).to(tl.float64)
         if GRADIENTS:
             if not ONE_STEP:
-                b = _load(b_ptr + start_b * bits, left_b, bits, column, BLOCK_B, BLOCK_K, UPCAST)
-            if b_ptr.dtype.element_ty == tl.float32:
-                gradient = tl.dot(slope, b, gradient, input_precision=PRECISION)
-            else:  # tf32 holds halves as they are, and the slope in two parts
-                b = b.to(tl.float32)
-                high = (slope.to(tl.int32, bitcast=True) & _TF32_BITS).to(tl.float32, bitcast=True)
-                gradient = tl.dot(high, b, gradient, input_precision="tf32")
-                gradient = tl.dot(slope - high, b, gradient, input_precision="tf32")
+                b = load(b_ptr + start_b * bits, left_b, bits, column, BLOCK_B, BLOCK_K, WIDE)
+            if TF32:
+                gradient = tl.dot(slope, b, gradient, input_precision="tf32")
+            elif b_ptr.dtype.element_ty == tl.bfloat16:
+                gradient += dot(parts(slope, WIDE), (b,), 1)
+            elif b_ptr.dtype.element_ty == tl.float16:
+                gradient += dot(parts(slope, WIDE), parts(b.to(tl.float32), WIDE), 2)
+            else:
+                gradient += dot(parts(slope, WIDE), parts(b, WIDE), 3)
     factor = tl.load(factor_ptr)
     if GRADIENTS:
         k = column + tl.arange(0, BLOCK_K)
@@ -259,7 +256,7 @@ def pairwise_similarity_loss_fwd_kernel(
     if LOSS and column == 0:
         programs = tl.num_programs(0) * tl.num_programs(1)
         sums += tl.program_id(0) * tl.num_programs(1) + split
-        tl.store(sums, tl.sum(loss_sum) * factor)
+        tl.store(sums, tl.sum(tl.where(in_a, loss_sum, 0.0)) * factor)
         if PARAMETERS:
-            tl.store(sums + programs, tl.sum(scale_sum) * factor)
-            tl.store(sums + 2 * programs, tl.sum(bias_sum) * factor)
+            tl.store(sums + programs, tl.sum(tl.where(in_a, scale_sum, 0.0)) * factor)
+            tl.store(sums + 2 * programs, tl.sum(tl.where(in_a, bias_sum, 0.0)) * factor)

@@ -18,13 +18,27 @@ from adsq.kernels.pairwise_similarity.triton_kernel import (
 )
 
 MAX_BITS = 1024  # the products are made again for every 64 columns of a gradient
-BLOCK_A, BLOCK_B, BLOCK_K = 64, 32, 64  # 16 pairs and 32 entries of the gradient a thread: with more, registers spill
-WARPS = 4
+BLOCK_K = 64  # columns of a gradient a program makes
 PROGRAMS = 4  # a processor of the GPU, where the rows of A alone make fewer; two to three are resident
 # TRITON_INTERPRET=1 runs the kernels on CPU tensors; it multiplies bfloat16 wrongly
 INTERPRETED = not isinstance(pairwise_similarity_fwd_kernel, triton.JITFunction)
 
 _EXACT_IN_FLOAT16 = (torch.bool, torch.int8, torch.uint8, torch.float16)
+
+
+class Tile(NamedTuple):
+    """What a program takes of the pairs at a time, and with what. Larger tiles of these threads spill registers."""
+
+    rows_a: int
+    rows_b: int
+    warps: int
+    stages: int  # of loads ahead
+    registers: int | None  # a thread at most; None leaves it to the assembler
+
+
+# Where four warps multiply 64 rows together. On Blackwell, the assembler would rather spill than use what is there.
+HOPPER, BLACKWELL = Tile(64, 32, 4, 1, None), Tile(64, 32, 4, 1, 255)
+OTHER = Tile(32, 32, 4, 1, None)  # each warp multiplies on its own, and holds its operands in registers
 
 
 class _Labels(NamedTuple):
@@ -36,14 +50,11 @@ class _Labels(NamedTuple):
     block: int
 
 
-def _prepare(labels: tuple[Tensor, Tensor], kind: str, tensor_cores: bool = True) -> _Labels:
-    """Make rows float16 where that is exact and tensor cores are in use, else float32 as the PyTorch version does.
-
-    Beside products on the FMA units, float16 rows would cost registers that are not there.
-    """
+def _prepare(labels: tuple[Tensor, Tensor], kind: str) -> _Labels:
+    """Make rows float16 where that is exact, else float32 as the PyTorch version does."""
     if labels[0].dim() == 1:
         return _Labels("ids", (labels[0].contiguous(), labels[1].contiguous()), labels, 16)
-    narrow = tensor_cores and all(rows.dtype in _EXACT_IN_FLOAT16 for rows in labels)
+    narrow = all(rows.dtype in _EXACT_IN_FLOAT16 for rows in labels)
     u, v = (rows.to(torch.float16 if narrow else torch.float32) for rows in labels)
     norms = u, v
     if kind == "cosine" and narrow:
@@ -51,7 +62,7 @@ def _prepare(labels: tuple[Tensor, Tensor], kind: str, tensor_cores: bool = True
         norms = 1 / u.float().norm(dim=1).clamp(min=1e-12), 1 / v.float().norm(dim=1).clamp(min=1e-12)
     elif kind == "cosine":
         u, v = normalize(u, dim=1, eps=1e-12), normalize(v, dim=1, eps=1e-12)
-    block = 32 if narrow and u.shape[1] > 16 else 16
+    block = 32 if u.shape[1] > 16 else 16
     margin = (0, -u.shape[1] % block)  # whole vectors, and no edge to look for
     return _Labels(kind, (pad(u, margin).contiguous(), pad(v, margin).contiguous()), norms, block)
 
@@ -61,11 +72,16 @@ def _is_covered(tensor: Tensor) -> bool:
     return tensor.shape[0] > 0 and (INTERPRETED or torch.cuda.get_device_capability(tensor.device) >= (8, 0))
 
 
-def _splits(rows_a: int, rows_b: int, bits: int, device: torch.device) -> int:
+def _tile(device: torch.device) -> Tile:
+    major = 9 if INTERPRETED else torch.cuda.get_device_capability(device)[0]
+    return {9: HOPPER, 10: BLACKWELL, 11: BLACKWELL}.get(major, OTHER)
+
+
+def _splits(rows_a: int, rows_b: int, bits: int, tile: Tile, device: torch.device) -> int:
     """Into how many parts B falls, so that few rows of A fill the GPU. Never depends on which gradients are wanted."""
     processors = 2 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
-    programs = triton.cdiv(rows_a, BLOCK_A) * triton.cdiv(max(bits, 1), BLOCK_K)
-    tiles = triton.cdiv(rows_b, BLOCK_B)
+    programs = triton.cdiv(rows_a, tile.rows_a) * triton.cdiv(max(bits, 1), BLOCK_K)
+    tiles = triton.cdiv(rows_b, tile.rows_b)
     return triton.cdiv(tiles, triton.cdiv(tiles, max(1, min(tiles, PROGRAMS * processors // programs))))
 
 
@@ -87,28 +103,29 @@ def _run(
     exclude_diagonal: bool,
     mean: bool,
     needs: tuple[bool, bool, bool],
-    precision: str,
+    tf32: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return float64 sums, [1] or [3] (loss, its derivatives by scale and bias), and the two gradients, some empty."""
     rows, bits = (codes[0].shape[0], codes[1].shape[0]), codes[0].shape[1]
     weights = None if column_weights is None else column_weights.float().contiguous()
     factor = _factor(*codes, weights, exclude_diagonal, mean)
+    tile = _tile(codes[0].device)
     block_k = max(16, min(BLOCK_K, triton.next_power_of_2(bits)))
-    tensor_cores = precision == "tf32" or codes[0].dtype != torch.float32
     options = dict(
         FORM=form,
         KIND=labels.kind,
         EXCLUDE_DIAGONAL=exclude_diagonal,
-        PRECISION=precision,
-        UPCAST=INTERPRETED and codes[0].dtype == torch.bfloat16,
-        BLOCK_A=BLOCK_A,
-        BLOCK_B=BLOCK_B,
+        TF32=tf32,
+        WIDE=INTERPRETED,
+        BLOCK_A=tile.rows_a,
+        BLOCK_B=tile.rows_b,
         BLOCK_C=labels.block,
         BLOCK_K=block_k,
-        STEP_K=block_k if tensor_cores else 16,  # FMA operands stay in registers
-        ONE_STEP=tensor_cores and 0 < bits <= block_k,
-        num_warps=WARPS,
-        num_stages=2 if tensor_cores and labels.kind == "ids" else 1,  # more spills registers
+        STEP_K=block_k if bits <= block_k else 16 if bits % 16 else 32,  # rows out of line take more registers
+        ONE_STEP=0 < bits <= block_k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        maxnreg=tile.registers,
     )
     sums, gradients = parameters, []
     for a, b in ((0, 1), (1, 0)):  # u against v, then v against u
@@ -116,8 +133,8 @@ def _run(
         if not with_loss and not needs[1]:
             gradients.append(codes[1].new_empty(0, dtype=torch.float32))
             continue
-        splits = _splits(rows[a], rows[b], bits, codes[a].device)
-        grid = triton.cdiv(rows[a], BLOCK_A), splits, triton.cdiv(bits, block_k) if needs[a] else 1
+        splits = _splits(rows[a], rows[b], bits, tile, codes[a].device)
+        grid = triton.cdiv(rows[a], tile.rows_a), splits, triton.cdiv(bits, block_k) if needs[a] else 1
         parts = codes[a].new_empty((splits, rows[a], bits) if needs[a] else 0, dtype=torch.float32)
         if with_loss:
             sums = parts.new_empty(3 if needs[2] else 1, grid[0] * splits, dtype=torch.float64)
@@ -134,7 +151,7 @@ def _run(
                 bits,
                 labels.labels[a].shape[1:].numel(),
             ),
-            triton.cdiv(triton.cdiv(rows[b], BLOCK_B), splits),
+            triton.cdiv(triton.cdiv(rows[b], tile.rows_b), splits),
             WEIGHTS_OF="none" if weights is None else "ba"[a],
             LOSS=with_loss,
             PARAMETERS=with_loss and needs[2],
@@ -153,9 +170,11 @@ def pairwise_similarity(labels_u: Tensor, labels_v: Tensor, kind: str) -> Tensor
     with torch.cuda.device_of(labels_u):
         kind, labels, norms, block = _prepare((labels_u, labels_v), kind)
         similarity = labels_u.new_empty((n, m), dtype=torch.float32)
-        pairwise_similarity_fwd_kernel[(triton.cdiv(n, BLOCK_A) * triton.cdiv(m, BLOCK_B),)](
+        tile = _tile(labels_u.device)
+        pairwise_similarity_fwd_kernel[(triton.cdiv(n, tile.rows_a) * triton.cdiv(m, tile.rows_b),)](
             *(*labels, *norms, similarity, n, m, labels[0].shape[1:].numel()),
-            **dict(KIND=kind, BLOCK_A=BLOCK_A, BLOCK_B=BLOCK_B, BLOCK_C=block, num_warps=WARPS),
+            **dict(KIND=kind, BLOCK_A=tile.rows_a, BLOCK_B=tile.rows_b, BLOCK_C=block, WIDE=INTERPRETED),
+            num_warps=tile.warps,
         )
     return similarity
 
@@ -169,7 +188,7 @@ def mean_pairwise_similarity(labels_u: Tensor, labels_v: Tensor, column_weights:
         unused = torch.empty(4, device=labels_u.device)
         sums, _ = _run(
             *((u, v), _prepare((labels_u, labels_v), kind), column_weights, unused, "similarity", False, True),
-            *((False, False, False), "ieee"),
+            *((False, False, False), False),
         )
     return sums[0].float()
 
@@ -194,7 +213,7 @@ def pairwise_similarity_loss(
         return NotImplemented
     tf32 = u.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     with torch.cuda.device_of(u):
-        labels = _prepare((labels_u, labels_v), similarity, tf32 or u.dtype != torch.float32)
+        labels = _prepare((labels_u, labels_v), similarity)
         sums, gradients = _run(
             (u.contiguous(), v.contiguous()),
             labels,
@@ -204,7 +223,7 @@ def pairwise_similarity_loss(
             exclude_diagonal,
             mean,
             (needs_u, needs_v, needs_parameters),
-            "tf32" if tf32 else "ieee",
+            tf32,
         )
         by_parameters = pad(sums[1:], (0, 2)) if needs_parameters else sums.new_empty(0)
     return sums[0].float(), gradients[0], gradients[1], by_parameters.float()
