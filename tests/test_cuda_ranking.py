@@ -206,7 +206,7 @@ def test_sizes_of_tables(emulator, q, n, width, tables):
     )
     table_rows, batch_rows, splits, columns = np.frombuffer(output, np.int64).tolist()
     least = max(1, -(-n // 2**31))
-    assert batch_rows >= 1 and least <= splits <= 256 and columns == 8 * width + 1
+    assert batch_rows >= 1 and least <= splits <= 4096 and columns == 8 * width + 1
     assert table_rows // batch_rows >= least
     assert 8 * tables * table_rows * columns <= 64 << 20
     assert splits == least or n // splits >= 256, "splits are too short"
