@@ -82,11 +82,12 @@ __device__ __forceinline__ void read_words(const uint8_t* const (&at)[kCodes], i
   }
 }
 
-// Words `first` to first + kWords of a code; bits beyond its end are zero, also where it ends before.
+// Words `first` to first + kWords of a code; bits beyond its end are zero, also where it ends before. Not for inner
+// loops: codes of an odd number of halves are read by bytes, which takes fewer registers.
 template <int kWords>
 __device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
   const uint8_t* const at[] = {codes.data + index * codes.width + 4 * first};
-  read_words<kWords>(at, codes.width - 4 * first, codes.unit, words);
+  read_words<kWords>(at, codes.width - 4 * first, codes.unit == 2 ? 1 : codes.unit, words);
 }
 
 // A full adder of one-bit numbers: `sum` takes the sum of all three, `carry` what counts twice.

@@ -35,6 +35,7 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
   // Counts become where each distance begins in the chunk, and later where it ends; `firsts`, with the place in the
   // chunk added, the place in the query's order.
   uint32_t before = 0;
+#pragma unroll 1
   for (int start = 0; start <= cut; start += 32) {
     const int c = start + lane;
     const uint32_t count = c <= cut ? chunk.counts[c] : 0;
@@ -55,11 +56,11 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
     const uint32_t entry = is_there ? chunk.entries[start + lane] : ~0u;
     const uint32_t distance = entry & ((1u << kDistanceBits) - 1);
     const unsigned peers = __match_any_sync(kAllLanes, distance);
-    const uint32_t place = is_there ? chunk.counts[distance] : 0;
+    const uint32_t place = (is_there ? chunk.counts[distance] : 0) + __popc(peers & lanes_before);
     __syncwarp();
     if (is_there) {
-      if (peers >> lane == 1) chunk.counts[distance] = place + __popc(peers);  // the last of them
-      chunk.sorted[place + __popc(peers & lanes_before)] = entry;
+      if (peers >> lane == 1) chunk.counts[distance] = place + 1;  // the last of them
+      chunk.sorted[place] = entry;
     }
     __syncwarp();
   }
@@ -92,7 +93,8 @@ __host__ __device__ inline int64_t place_words(const Ranking& ranking, bool wide
 
 // Dynamic shared memory: place_words for each warp.
 template <int kWords, bool kWide>
-__global__ void __launch_bounds__(32 * kRankWarps, 4) place_kernel(const Ranking ranking, const PlaceNeighbours found) {
+__global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, false>)
+    place_kernel(const Ranking ranking, const PlaceNeighbours found) {
   constexpr uint32_t kTaken = kGroups<kWords, kWide> * kGroup;  // at a time
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
   const int lane = threadIdx.x % 32, columns = ranking.num_columns();
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(32 * kRankWarps, 4) place_kernel(const Ranking
     }
     chunk.held = chunk.window = 0;
     scan_item<kWords, kWide, false>(
-        ranking, item, query, [&](uint32_t start, const auto& distances, const auto&, bool is_last) {
+        ranking, item, query, [&](uint32_t start, const auto& distances, unsigned, bool is_last) {
           int nearest = distances[0];
 #pragma unroll
           for (int g = 1; g < kGroups<kWords, kWide>; ++g) nearest = min(nearest, distances[g]);

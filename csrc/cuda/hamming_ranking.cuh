@@ -69,7 +69,7 @@ __device__ __forceinline__ double sum_of_lanes(double sum) {
 // place_kernel, but each code is ranked where it is found: nothing is written that would have to be sorted. Dynamic
 // shared memory: rank_words for each warp.
 template <int kWords, bool kWide>
-__global__ void __launch_bounds__(32 * kRankWarps, 4)
+__global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, true>)
     precision_kernel(const Ranking ranking, const int64_t k, double* sums) {
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
   const int lane = threadIdx.x % 32, columns = ranking.num_columns();
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32 * kRankWarps, 4)
     double sum = 0;
     scan_item<kWords, kWide, true>(
         ranking, item, memory + counter_words(ranking, 2),
-        [&](uint32_t, const auto& distances, const auto& relevant, bool) {
+        [&](uint32_t, const auto& distances, unsigned relevant, bool) {
 #pragma unroll
           for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
             const int distance = distances[g];
@@ -97,18 +97,18 @@ __global__ void __launch_bounds__(32 * kRankWarps, 4)
             if (!__any_sync(kAllLanes, within)) continue;
             // The rest as one group: a GPU takes longer for many.
             const unsigned peers = __match_any_sync(kAllLanes, within ? distance : -1);
-            const unsigned relevant_peers = peers & __ballot_sync(kAllLanes, within && relevant[g]);
-            const uint2 here = within ? next[distance] : make_uint2(0, 0);
+            const bool is_relevant = within && (relevant >> g & 1);
+            const unsigned relevant_peers = peers & __ballot_sync(kAllLanes, is_relevant);
+            uint2 here = within ? next[distance] : make_uint2(0, 0);
+            here.x += __popc(peers & lanes_before), here.y += __popc(relevant_peers & lanes_before);
             __syncwarp();
             if (within && peers >> lane == 1) {  // the last of them
-              next[distance] = make_uint2(here.x + __popc(peers), here.y + __popc(relevant_peers));
+              next[distance] = make_uint2(here.x + 1, here.y + is_relevant);
             }
             __syncwarp();
-            if (!within || !relevant[g]) continue;
-            const int64_t rank =
-                full_place(ranking, here.x + __popc(peers & lanes_before), [&] { return place(distance); });
-            const int64_t relevant_rank = full_place(ranking, here.y + __popc(relevant_peers & lanes_before),
-                                                     [&] { return relevant_place(distance); });
+            if (!is_relevant) continue;
+            const int64_t rank = full_place(ranking, here.x, [&] { return place(distance); });
+            const int64_t relevant_rank = full_place(ranking, here.y, [&] { return relevant_place(distance); });
             if (rank < k) sum += static_cast<double>(relevant_rank + 1) / static_cast<double>(rank + 1);
           }
         });
@@ -146,7 +146,7 @@ Labels label_words(Launcher& launcher, const LabelRows& labels, const Allocate& 
     run_ranking(launcher, label_words_kernel<decltype(type)>, labels.count * num_words,
                 static_cast<const decltype(type)*>(labels.data), labels.count, labels.num_classes, words);
   });
-  return {words, num_words, false};
+  return {words, static_cast<int>(num_words), false};
 }
 
 // The two sides with their labels, and the tables.
