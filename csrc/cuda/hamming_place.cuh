@@ -78,6 +78,7 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
     found.indices[begin + place] = found.ids == nullptr ? index : found.ids[index];
   }
   __syncwarp();
+#pragma unroll 2
   for (int c = lane; c <= cut; c += 32) {
     chunk.firsts[c] += chunk.counts[c];
     chunk.counts[c] = 0;
@@ -107,39 +108,45 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, false>)
   uint32_t* query = chunk.counts + counter_words(ranking, 2);
   for_rank_items(ranking, [&](const RankItem& item) {
     const int cut = ranking.cuts[item.query];
+    const bool has_next = item.split + 1 < item.splits;
+    bool is_empty = has_next;
+#pragma unroll 2
     for (int c = lane; c <= cut; c += 32) {
+      const int64_t first = item.first_place(ranking.table, ranking.parts, columns, c);
+      if (has_next) is_empty &= first == item.next().first_place(ranking.table, ranking.parts, columns, c);
       chunk.counts[c] = 0;
-      chunk.firsts[c] = static_cast<uint32_t>(item.first_place(ranking.table, ranking.parts, columns, c));
+      chunk.firsts[c] = static_cast<uint32_t>(first);
     }
     chunk.held = chunk.window = 0;
-    scan_item<kWords, kWide, false>(
-        ranking, item, query, [&](uint32_t start, const auto& distances, unsigned, bool is_last) {
-          int nearest = distances[0];
+    const auto gather = [&](uint32_t start, const auto& distances, unsigned, bool is_last) {
+      int nearest = distances[0];
 #pragma unroll
-          for (int g = 1; g < kGroups<kWords, kWide>; ++g) nearest = min(nearest, distances[g]);
-          if (__any_sync(kAllLanes, nearest <= cut)) {
+      for (int g = 1; g < kGroups<kWords, kWide>; ++g) nearest = min(nearest, distances[g]);
+      if (__any_sync(kAllLanes, nearest <= cut)) {
 #pragma unroll
-            for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
-              const bool within = distances[g] <= cut;
-              const unsigned lanes = __ballot_sync(kAllLanes, within);
-              if (within) {
-                const uint32_t at = start - chunk.window + g * kGroup + lane;
-                chunk.entries[chunk.held + __popc(lanes & lanes_before)] = at << kDistanceBits | distances[g];
-                atomicAdd(chunk.counts + distances[g], 1u);
-              }
-              chunk.held += __popc(lanes);
-            }
+        for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
+          const bool within = distances[g] <= cut;
+          const unsigned lanes = __ballot_sync(kAllLanes, within);
+          if (within) {
+            const uint32_t at = start - chunk.window + g * kGroup + lane;
+            chunk.entries[chunk.held + __popc(lanes & lanes_before)] = at << kDistanceBits | distances[g];
+            atomicAdd(chunk.counts + distances[g], 1u);
           }
-          const uint32_t next = start + kTaken;
-          const bool is_full = chunk.held > kChunk - kTaken || next - chunk.window > kWindow - kTaken;
-          if (!is_last && !is_full) return;
-          __syncwarp();
-          if (chunk.held > 0) {
-            write_chunk(ranking, found, item, cut, next, chunk);
-          } else {
-            chunk.window = next;
-          }
-        });
+          chunk.held += __popc(lanes);
+        }
+      }
+      const uint32_t next = start + kTaken;
+      const bool is_full = chunk.held > kChunk - kTaken || next - chunk.window > kWindow - kTaken;
+      if (!is_last && !is_full) return;
+      __syncwarp();
+      if (chunk.held > 0) {
+        write_chunk(ranking, found, item, cut, next, chunk);
+      } else {
+        chunk.window = next;
+      }
+    };
+    // Where few codes are wanted, most splits have none of them and are not read again.
+    if (__any_sync(kAllLanes, !is_empty)) scan_item<kWords, kWide, false>(ranking, item, query, gather);
     if (found.offsets == nullptr) {  // places that no code takes
       for (int64_t p = ranking.totals[item.query] + item.split * 32 + lane; p < found.k; p += item.splits * 32) {
         found.distances[item.query * found.k + p] = kNoDistance;

@@ -73,6 +73,13 @@ struct RankItem {
     const int64_t place = table[static_cast<int64_t>(table_row) * columns + distance];
     return splits <= kPartSplits ? place : place + parts[static_cast<int64_t>(part_row) * columns + distance];
   }
+  // Of the next split of the row; there is one
+  __device__ RankItem next() const {
+    RankItem item = *this;
+    ++item.split, ++item.table_row;
+    item.part_row += item.split % kPartSplits == 0;
+    return item;
+  }
 };
 
 // The words of shared memory that a warp needs for so many counters for each distance, a multiple of four; and for the

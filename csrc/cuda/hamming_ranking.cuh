@@ -65,53 +65,85 @@ __device__ __forceinline__ double sum_of_lanes(double sum) {
   return sum;
 }
 
+// Relevant codes whose precisions a warp has not added up yet: a division for few of its lanes takes as long as one for
+// all.
+struct Waiting {
+  static constexpr uint32_t kRoom = 64;
+  static constexpr int kWords = 3 * kRoom;  // of shared memory
+  uint2* ranks;                             // [kRoom], used over and over: rank, and rank among the relevant codes
+  uint32_t* distances;                      // [kRoom]
+  uint32_t begin, end;                      // counted on and on
+};
+
+__host__ __device__ inline int64_t precision_words(const Ranking& ranking, bool wide) {
+  return rank_words(ranking, 2, wide) + Waiting::kWords;
+}
+
 // Sums, for each row of the table, the precisions at the relevant places below k; always in the same order. Scans like
 // place_kernel, but each code is ranked where it is found: nothing is written that would have to be sorted. Dynamic
-// shared memory: rank_words for each warp.
+// shared memory: precision_words for each warp.
 template <int kWords, bool kWide>
 __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, true>)
     precision_kernel(const Ranking ranking, const int64_t k, double* sums) {
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
   const int lane = threadIdx.x % 32, columns = ranking.num_columns();
   const unsigned lanes_before = (1u << lane) - 1;
-  uint32_t* const memory = shared + threadIdx.x / 32 * rank_words(ranking, 2, kWide);
+  uint32_t* const memory = shared + threadIdx.x / 32 * precision_words(ranking, kWide);
+  Waiting waiting{reinterpret_cast<uint2*>(memory), memory + 2 * Waiting::kRoom};
   // The low bits of the next place at each distance, and of the number of relevant codes before it
-  auto* const next = reinterpret_cast<uint2*>(memory);
+  auto* const next = reinterpret_cast<uint2*>(memory + Waiting::kWords);
+  uint32_t* const query = memory + Waiting::kWords + counter_words(ranking, 2);
   for_rank_items(ranking, [&](const RankItem& item) {
     const int cut = ranking.cuts[item.query];
     const auto place = [&](int c) { return item.first_place(ranking.table, ranking.parts, columns, c); };
     const auto relevant_place = [&](int c) {
       return item.first_place(ranking.relevant_table, ranking.relevant_parts, columns, c);
     };
+#pragma unroll 2
     for (int c = lane; c <= cut; c += 32) {
       next[c] = make_uint2(static_cast<uint32_t>(place(c)), static_cast<uint32_t>(relevant_place(c)));
     }
     double sum = 0;
-    scan_item<kWords, kWide, true>(
-        ranking, item, memory + counter_words(ranking, 2),
-        [&](uint32_t, const auto& distances, unsigned relevant, bool) {
+    waiting.begin = waiting.end = 0;
+    const auto add_waiting = [&] {  // up to 32
+      __syncwarp();
+      if (lane < waiting.end - waiting.begin) {
+        const uint32_t at = (waiting.begin + lane) % Waiting::kRoom;
+        const uint2 ranks = waiting.ranks[at];
+        const int distance = static_cast<int>(waiting.distances[at]);
+        const int64_t rank = full_place(ranking, ranks.x, [&] { return place(distance); });
+        const int64_t relevant_rank = full_place(ranking, ranks.y, [&] { return relevant_place(distance); });
+        if (rank < k) sum += static_cast<double>(relevant_rank + 1) / static_cast<double>(rank + 1);
+      }
+      waiting.begin += 32;
+    };
+    scan_item<kWords, kWide, true>(ranking, item, query, [&](uint32_t, const auto& distances, unsigned relevant, bool) {
 #pragma unroll
-          for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
-            const int distance = distances[g];
-            const bool within = distance <= cut;
-            if (!__any_sync(kAllLanes, within)) continue;
-            // The rest as one group: a GPU takes longer for many.
-            const unsigned peers = __match_any_sync(kAllLanes, within ? distance : -1);
-            const bool is_relevant = within && (relevant >> g & 1);
-            const unsigned relevant_peers = peers & __ballot_sync(kAllLanes, is_relevant);
-            uint2 here = within ? next[distance] : make_uint2(0, 0);
-            here.x += __popc(peers & lanes_before), here.y += __popc(relevant_peers & lanes_before);
-            __syncwarp();
-            if (within && peers >> lane == 1) {  // the last of them
-              next[distance] = make_uint2(here.x + 1, here.y + is_relevant);
-            }
-            __syncwarp();
-            if (!is_relevant) continue;
-            const int64_t rank = full_place(ranking, here.x, [&] { return place(distance); });
-            const int64_t relevant_rank = full_place(ranking, here.y, [&] { return relevant_place(distance); });
-            if (rank < k) sum += static_cast<double>(relevant_rank + 1) / static_cast<double>(rank + 1);
-          }
-        });
+      for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
+        const int distance = distances[g];
+        const bool within = distance <= cut;
+        if (!__any_sync(kAllLanes, within)) continue;
+        // The rest as one group: a GPU takes longer for many.
+        const unsigned peers = __match_any_sync(kAllLanes, within ? distance : -1);
+        const bool is_relevant = within && (relevant >> g & 1);
+        const unsigned relevant_lanes = __ballot_sync(kAllLanes, is_relevant), relevant_peers = peers & relevant_lanes;
+        uint2 here = within ? next[distance] : make_uint2(0, 0);
+        here.x += __popc(peers & lanes_before), here.y += __popc(relevant_peers & lanes_before);
+        __syncwarp();
+        if (within && peers >> lane == 1) {  // the last of them
+          next[distance] = make_uint2(here.x + 1, here.y + is_relevant);
+        }
+        __syncwarp();
+        if (is_relevant) {
+          const uint32_t at = (waiting.end + __popc(relevant_lanes & lanes_before)) % Waiting::kRoom;
+          waiting.ranks[at] = here;
+          waiting.distances[at] = distance;
+        }
+        waiting.end += __popc(relevant_lanes);
+        if (waiting.end - waiting.begin >= 32) add_waiting();
+      }
+    });
+    add_waiting();
     sum = sum_of_lanes(sum);
     if (lane == 0) sums[item.table_row] = sum;
     __syncwarp();  // a next item begins anew
@@ -209,7 +241,7 @@ void hamming_average_precision(Launcher& launcher, const PackedCodes& queries, c
     run_count<true>(launcher, batch);
     run_offsets<true>(launcher, batch);
     run_items(
-        launcher, batch, [&](bool wide) { return rank_words(batch, 2, wide); },
+        launcher, batch, [&](bool wide) { return precision_words(batch, wide); },
         [](auto words, auto wide) { return precision_kernel<decltype(words)::value, decltype(wide)::value>; }, k, sums);
     run_ranking(launcher, average_kernel, 32 * batch.batch_rows, batch, sums, average_precision);
   });
