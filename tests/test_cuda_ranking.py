@@ -197,26 +197,39 @@ def test_no_classes_and_labels_of_two_dtypes(emulator):
     check_ranking(emulator, "address", case, labels, 16, 65)
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("n", [127, 128, 129, 384, 385, 511, 512, 513, 640, 641, 1100])
+CHUNKS = [*(("address", n) for n in (127, 128, 129, 384, 385, 511, 512, 513, 640, 641, 1100)), ("thread", 513)]
+
+
+@pytest.mark.parametrize(("build", "n"), CHUNKS)
 def test_chunks_that_are_sorted(emulator, build, n):
     """Codes around the number that a warp sorts at a time, in one split and in several; all, some or few are found."""
     for seed, splits in enumerate((1, 2) if build == "thread" else (1, 2, 3, 7)):
         case = Case(build, 100 * n + seed, (48, 64, 33, 8, 300)[(n + seed) % 5], q=1, n=n)
         case.splits = splits
-        if build == "thread" and n not in (384, 513):
-            continue
         check_neighbours(emulator, build, case, case.one_of(1, n // 3, n, n + 3), masks=case.one_of(*MASKS))
         check_range(emulator, build, case, case.num_bits * case.one_of(1, 2, 4) // 4)
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("splits", [63, 64, 65, 128, 129, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_of_each_kind(emulator, kind):
+    """All at one distance, at two, at many; sorted by distance, so that a chunk holds runs."""
+    for num_bits in (48, 128):
+        case = Case("address", 7, num_bits, q=1, n=1111)
+        case.kind, case.splits = kind, 2
+        case.queries, case.database = case.codes(1, 8), case.codes(1111, 9)
+        if kind == "sorted":
+            distances = torch.ops.adsq.hamming_topk(case.queries, case.database, 1111, None, None)[1][0]
+            case.database = case.database[distances.flip(0)]
+        check_neighbours(emulator, "address", case, 1111)
+
+
+@pytest.mark.parametrize(
+    ("build", "splits"),
+    [*(("address", splits) for splits in (63, 64, 65, 128, 129, 1000)), ("thread", 65), ("thread", 129)],
+)
 def test_many_splits_of_few_queries(emulator, build, splits):
-    """Around as many as are summed up in parts, more than there are groups of codes among them."""
-    if build == "thread" and splits not in (65, 129):
-        return
-    n = 300 if build == "thread" else 33 * splits + 5
+    """Around as many as are summed up in parts; with 1,000 of them, some are left without codes."""
+    n = 300 if build == "thread" else min(33 * splits + 5, 9000)
     for q in (1,) if build == "thread" else (1, 2):
         case = Case(build, splits + q, 16 if q == 1 else 50, q=q, n=n)
         case.splits = splits

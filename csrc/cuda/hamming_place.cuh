@@ -30,8 +30,7 @@ struct Chunk {
 // Sorts and writes the chunk; what follows begins anew at code `next` of the item. By all lanes.
 __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceNeighbours& found, const RankItem& item,
                                             int cut, uint32_t next, Chunk& chunk) {
-  const int lane = threadIdx.x % 32;
-  const unsigned lanes_before = (1u << lane) - 1;
+  const uint32_t lane = threadIdx.x % 32, lanes_before = (1u << lane) - 1;
   // Counts become where each distance begins in the chunk, and later where it ends; `firsts`, with the place in the
   // chunk added, the place in the query's order.
   uint32_t before = 0;
@@ -40,7 +39,7 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
     const int c = start + lane;
     const uint32_t count = c <= cut ? chunk.counts[c] : 0;
     uint32_t through = count;
-    for (int step = 1; step < 32; step *= 2) {
+    for (uint32_t step = 1; step < 32; step *= 2) {
       const uint32_t other = __shfl_up_sync(kAllLanes, through, step);
       if (lane >= step) through += other;
     }
@@ -51,6 +50,11 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
     before += __shfl_sync(kAllLanes, through, 31);
   }
   __syncwarp();
+  const int64_t begin = found.offsets == nullptr ? item.query * found.k : found.offsets[item.query];
+  const int64_t end = found.offsets == nullptr ? found.k : INT64_MAX;
+  int32_t* const distances = found.distances + begin;
+  int64_t* const indices = found.indices + begin;
+#pragma unroll 2
   for (uint32_t start = 0; start < chunk.held; start += 32) {
     const bool is_there = start + lane < chunk.held;
     const uint32_t entry = is_there ? chunk.entries[start + lane] : ~0u;
@@ -64,18 +68,16 @@ __device__ __forceinline__ void write_chunk(const Ranking& ranking, const PlaceN
     }
     __syncwarp();
   }
-  const int64_t begin = found.offsets == nullptr ? item.query * found.k : found.offsets[item.query];
-  const int64_t end = found.offsets == nullptr ? found.k : INT64_MAX;
   for (uint32_t i = lane; i < chunk.held; i += 32) {
     const uint32_t entry = chunk.sorted[i];
     const int distance = static_cast<int>(entry & ((1u << kDistanceBits) - 1));
     const int64_t place = full_place(ranking, chunk.firsts[distance] + i, [&] {
-      return item.first_place(ranking.table, ranking.parts, ranking.num_columns(), distance);
+      return item.first_place(ranking.table, ranking.parts, ranking.num_columns(), distance, item.split);
     });
     if (place >= end) continue;
     const int64_t index = item.first + chunk.window + (entry >> kDistanceBits);
-    found.distances[begin + place] = distance;
-    found.indices[begin + place] = found.ids == nullptr ? index : found.ids[index];
+    distances[place] = distance;
+    indices[place] = found.ids == nullptr ? index : found.ids[index];
   }
   __syncwarp();
 #pragma unroll 2
@@ -112,8 +114,10 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, false>)
     bool is_empty = has_next;
 #pragma unroll 2
     for (int c = lane; c <= cut; c += 32) {
-      const int64_t first = item.first_place(ranking.table, ranking.parts, columns, c);
-      if (has_next) is_empty &= first == item.next().first_place(ranking.table, ranking.parts, columns, c);
+      const int64_t first = item.first_place(ranking.table, ranking.parts, columns, c, item.split);
+      if (has_next) {
+        is_empty &= first == item.first_place(ranking.table, ranking.parts, columns, c, item.split + 1);
+      }
       chunk.counts[c] = 0;
       chunk.firsts[c] = static_cast<uint32_t>(first);
     }

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, kRelevanc
                                            }
                                          });
     __syncwarp();
-    const int64_t row = static_cast<int64_t>(item.table_row) * columns;
+    const int64_t row = item.table_row() * columns;
 #pragma unroll 2
     for (int c = lane; c < columns; c += 32) ranking.table[row + c] = counts[c];
 #pragma unroll 2

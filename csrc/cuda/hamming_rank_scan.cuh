@@ -32,7 +32,7 @@ struct Ranking {
   int64_t first_row, batch_rows, table_rows;
   int max_splits;
   int limit;                          // codes at larger distances are left out
-  unsigned unread_bits;               // of the last byte of all codes
+  unsigned unread_bits;               // of the last byte of all codes; for kernels with relevance
   bool is_far;                        // places take more than 32 bits
   int64_t k;                          // places from k on need not be found
   int64_t *table, *relevant_table;    // [table_rows][limit + 1]
@@ -66,19 +66,15 @@ __device__ __forceinline__ RowSums row_sums(const Ranking& ranking, int splits) 
 struct RankItem {
   int64_t query, first;
   uint32_t length;
-  int split, splits, table_row, part_row;
+  int row, split, splits;
 
-  // The place, or the number of relevant codes before it, where the codes at a distance begin
-  __device__ int64_t first_place(const int64_t* table, const int64_t* parts, int columns, int distance) const {
-    const int64_t place = table[static_cast<int64_t>(table_row) * columns + distance];
-    return splits <= kPartSplits ? place : place + parts[static_cast<int64_t>(part_row) * columns + distance];
-  }
-  // Of the next split of the row; there is one
-  __device__ RankItem next() const {
-    RankItem item = *this;
-    ++item.split, ++item.table_row;
-    item.part_row += item.split % kPartSplits == 0;
-    return item;
+  __device__ int64_t table_row() const { return row * splits + split; }
+  // The place, or the number of relevant codes before it, where the codes at a distance begin in a split of the row
+  __device__ int64_t first_place(const int64_t* table, const int64_t* parts, int columns, int distance,
+                                 int split) const {
+    const int64_t place = table[static_cast<int64_t>(row * splits + split) * columns + distance];
+    if (splits <= kPartSplits) return place;
+    return place + parts[static_cast<int64_t>(row * num_parts(splits) + split / kPartSplits) * columns + distance];
   }
 };
 
@@ -106,8 +102,8 @@ __device__ __forceinline__ void for_rank_items(const Ranking& ranking, Visit vis
     const int split = item / rows, row = item - split * rows;
     const int64_t first = (int64_t{least} * split + min(split, longer)) * kGroup;
     const int64_t end = first + (least + (split < longer ? 1 : 0)) * int64_t{kGroup};
-    visit(RankItem{ranking.query_of(row), first, static_cast<uint32_t>(min(end, count) - min(first, count)), split,
-                   splits, row * splits + split, row * num_parts(splits) + split / kPartSplits});
+    visit(RankItem{ranking.query_of(row), first, static_cast<uint32_t>(min(end, count) - min(first, count)), row, split,
+                   splits});
   }
 }
 
@@ -124,13 +120,11 @@ __device__ __forceinline__ bool share_label(const Ranking& ranking, int64_t quer
 
 // Blocks that a multiprocessor is to hold at least: as many as there are registers for without spilling.
 template <int kWords, bool kRelevance>
-constexpr int kRankBlocks = kRelevance || kWords >= 4 ? 3 : 4;
+constexpr int kRankBlocks = kRelevance || kWords == kWideWords ? 3 : 4;
 
 // As many groups as a warp reads at a time, so that it waits for memory less often
 template <int kWords, bool kWide>
-constexpr int kGroups = kWide         ? 1
-                        : kWords <= 4 ? 4
-                                      : 2;
+constexpr int kGroups = kWide ? 1 : (kWords <= 2 ? 4 : 2);
 
 // Visits the codes of an item in order, kGroups groups at a time, by all lanes: visit(start, distances, relevant, is
 // last), where distances[g] and bit g of `relevant` are those of the code item.first + start + g * kGroup + lane.
@@ -182,7 +176,7 @@ __device__ __forceinline__ void scan_item(const Ranking& ranking, const RankItem
 #pragma unroll
       for (int g = 0; g < kCodes; ++g) distances[g] = add_distance<kWords>(0, words + g * kWords, query);
     }
-    if (ranking.unread_bits != 0) {
+    if (kRelevance && ranking.unread_bits != 0) {
       const unsigned last_byte = __ldg(queries.data + (item.query + 1) * queries.width - 1);
 #pragma unroll
       for (int g = 0; g < kCodes; ++g) {

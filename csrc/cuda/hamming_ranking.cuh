@@ -86,8 +86,8 @@ template <int kWords, bool kWide>
 __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, true>)
     precision_kernel(const Ranking ranking, const int64_t k, double* sums) {
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
-  const int lane = threadIdx.x % 32, columns = ranking.num_columns();
-  const unsigned lanes_before = (1u << lane) - 1;
+  const uint32_t lane = threadIdx.x % 32, lanes_before = (1u << lane) - 1;
+  const int columns = ranking.num_columns();
   uint32_t* const memory = shared + threadIdx.x / 32 * precision_words(ranking, kWide);
   Waiting waiting{reinterpret_cast<uint2*>(memory), memory + 2 * Waiting::kRoom};
   // The low bits of the next place at each distance, and of the number of relevant codes before it
@@ -95,9 +95,9 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, true>)
   uint32_t* const query = memory + Waiting::kWords + counter_words(ranking, 2);
   for_rank_items(ranking, [&](const RankItem& item) {
     const int cut = ranking.cuts[item.query];
-    const auto place = [&](int c) { return item.first_place(ranking.table, ranking.parts, columns, c); };
+    const auto place = [&](int c) { return item.first_place(ranking.table, ranking.parts, columns, c, item.split); };
     const auto relevant_place = [&](int c) {
-      return item.first_place(ranking.relevant_table, ranking.relevant_parts, columns, c);
+      return item.first_place(ranking.relevant_table, ranking.relevant_parts, columns, c, item.split);
     };
 #pragma unroll 2
     for (int c = lane; c <= cut; c += 32) {
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, true>)
     });
     add_waiting();
     sum = sum_of_lanes(sum);
-    if (lane == 0) sums[item.table_row] = sum;
+    if (lane == 0) sums[item.table_row()] = sum;
     __syncwarp();  // a next item begins anew
   });
 }
