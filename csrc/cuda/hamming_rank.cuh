@@ -23,17 +23,15 @@ __global__ void __launch_bounds__(32 * kRankWarps, kRankBlocks<kWords, kRelevanc
   uint32_t* relevant_counts = counts + columns;
   for_rank_items(ranking, [&](const RankItem& item) {
     for (int c = lane; c < kCounters * columns; c += 32) counts[c] = 0;
-    uint32_t* query = counts + counter_words(ranking, kCounters);
-    scan_item<kWords, kWide, kRelevance>(ranking, item, query,
-                                         [&](uint32_t, const auto& distances, unsigned relevant, bool) {
+    const auto count = [&](uint32_t, const auto& distances, unsigned relevant, bool) {
 #pragma unroll
-                                           for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
-                                             if (distances[g] > ranking.limit) continue;
-                                             atomicAdd(counts + distances[g], 1u);
-                                             if (kRelevance && (relevant >> g & 1))
-                                               atomicAdd(relevant_counts + distances[g], 1u);
-                                           }
-                                         });
+      for (int g = 0; g < kGroups<kWords, kWide>; ++g) {
+        if (distances[g] > ranking.limit) continue;
+        atomicAdd(counts + distances[g], 1u);
+        if (kRelevance && (relevant >> g & 1)) atomicAdd(relevant_counts + distances[g], 1u);
+      }
+    };
+    scan_item<kWords, kWide, kRelevance>(ranking, item, counts + counter_words(ranking, kCounters), count);
     __syncwarp();
     const int64_t row = item.table_row() * columns;
 #pragma unroll 2

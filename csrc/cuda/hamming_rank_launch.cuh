@@ -15,7 +15,7 @@ namespace adsq::cuda {
 constexpr int64_t kSharedBytes = 48 << 10;  // of a block, without asking for more
 
 struct RankSizes {
-  int64_t table_bytes = 64 << 20;   // at most
+  int64_t table_bytes = 64 << 20;   // at most; the sums of parts take up to a thirty-second of it more
   int64_t table_rows = 1 << 15;     // wanted: what keeps the warps of a large GPU busy a few times over
   int64_t codes_a_split = 256;      // at least: a split has costs of its own
   int64_t near_codes = UINT32_MAX;  // up to so many, all places fit 32 bits
