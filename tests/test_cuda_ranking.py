@@ -42,6 +42,7 @@ class Case:
         self.database = self.codes(self.one_of(*sizes) if n is None else n, seed + 1)
         self.order = self.one_of(*ORDERS)
         self.options = {"query_shift": self.one_of(0, 1, 4), "shift": self.one_of(0, 1, 2, 4, 8)}
+        self.splits: int | None = None  # any number, and any number of batches
 
     def one_of(self, *choices):
         return choices[self.generator.integers(len(choices))]
@@ -60,9 +61,9 @@ class Case:
     def run(self, emulator, build: str, task: str, tables: int, columns: int, arrays: list[Tensor], **options) -> bytes:
         """Run a task of tests/cuda_emulator/ranking.cpp."""
         q, n = len(self.queries), len(self.database)
-        splits = self.one_of(1, 3, 256)
+        splits = self.splits or self.one_of(1, 3, 256)
         sizes = {"table_rows": splits * q, "codes_a_split": max(1, n // splits), "threads": self.one_of(32, 64, 256)}
-        if self.one_of(False, False, True):  # several batches of queries
+        if self.splits is None and self.one_of(False, False, True):  # several batches of queries
             sizes["table_bytes"] = 8 * tables * columns * self.one_of(1, 2)
         if build == "thread":
             sizes |= {"blocks": 2, "threads": 64}
@@ -196,6 +197,71 @@ def test_no_classes_and_labels_of_two_dtypes(emulator):
     check_ranking(emulator, "address", case, labels, 16, 65)
 
 
+CHUNKS = [*(("address", n) for n in (127, 128, 129, 384, 385, 511, 512, 513, 640, 641, 1100)), ("thread", 513)]
+
+
+@pytest.mark.parametrize(("build", "n"), CHUNKS)
+def test_chunks_that_are_sorted(emulator, build, n):
+    """Codes around the number that a warp sorts at a time, in one split and in several; all, some or few are found."""
+    for seed, splits in enumerate((1, 2) if build == "thread" else (1, 2, 3, 7)):
+        case = Case(build, 100 * n + seed, (48, 64, 33, 8, 300)[(n + seed) % 5], q=1, n=n)
+        case.splits = splits
+        check_neighbours(emulator, build, case, case.one_of(1, n // 3, n, n + 3), masks=case.one_of(*MASKS))
+        check_range(emulator, build, case, case.num_bits * case.one_of(1, 2, 4) // 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_of_each_kind(emulator, kind):
+    """All at one distance, at two, at many; sorted by distance, so that a chunk holds runs."""
+    for num_bits in (48, 128):
+        case = Case("address", 7, num_bits, q=1, n=1111)
+        case.kind, case.splits = kind, 2
+        case.queries, case.database = case.codes(1, 8), case.codes(1111, 9)
+        if kind == "sorted":
+            distances = torch.ops.adsq.hamming_topk(case.queries, case.database, 1111, None, None)[1][0]
+            case.database = case.database[distances.flip(0)]
+        check_neighbours(emulator, "address", case, 1111)
+
+
+@pytest.mark.parametrize(
+    ("build", "splits"),
+    [*(("address", splits) for splits in (63, 64, 65, 128, 129, 1000)), ("thread", 65), ("thread", 129)],
+)
+def test_many_splits_of_few_queries(emulator, build, splits):
+    """Around as many as are summed up in parts; with 1,000 of them, some are left without codes."""
+    n = 300 if build == "thread" else min(33 * splits + 5, 9000)
+    for q in (1,) if build == "thread" else (1, 2):
+        case = Case(build, splits + q, 16 if q == 1 else 50, q=q, n=n)
+        case.splits = splits
+        check_neighbours(emulator, build, case, n // 2 + 1, masks=case.one_of(*MASKS))
+        check_range(emulator, build, case, case.num_bits // 2)
+        labels = [random_labels(rows, "ids", 3, rows) for rows in (q, n)]
+        check_ranking(emulator, build, case, labels, case.num_bits, n // 2)
+
+
+@pytest.mark.parametrize("splits", [1, 3, 100])
+def test_places_of_more_than_32_bits(emulator, splits):
+    """The way that they take, with few codes."""
+    for num_bits in (24, 300):
+        case = Case("address", splits, num_bits, q=2, n=3333)
+        case.splits = splits
+        case.options["near_codes"] = 0
+        check_neighbours(emulator, "address", case, 2000)
+        check_range(emulator, "address", case, num_bits // 2)
+        labels = [random_labels(rows, "ids", 3, rows) for rows in (2, 3333)]
+        check_ranking(emulator, "address", case, labels, num_bits, 1000)
+
+
+@pytest.mark.parametrize("found", [0, 3, 700])
+def test_codes_found_far_apart(emulator, found):
+    """A chunk comes from a window of 2^19 codes at most."""
+    case = Case("plain", found, 64, q=1, n=0)
+    case.database = (~case.queries).repeat(1_200_000, 1)
+    case.database[torch.linspace(0, 1_199_999, found).long()] = case.queries
+    case.splits, case.order = 1, "forward"
+    check_range(emulator, "plain", case, 1)
+
+
 @pytest.mark.parametrize("q", [1, 1000, 10**6])
 @pytest.mark.parametrize("n", [0, 10**6, 2**31 + 1, 2**36])
 @pytest.mark.parametrize(("width", "tables"), [(8, 1), (512, 2)])
@@ -206,7 +272,7 @@ def test_sizes_of_tables(emulator, q, n, width, tables):
     )
     table_rows, batch_rows, splits, columns = np.frombuffer(output, np.int64).tolist()
     least = max(1, -(-n // 2**31))
-    assert batch_rows >= 1 and least <= splits <= 256 and columns == 8 * width + 1
+    assert batch_rows >= 1 and least <= splits <= 4096 and columns == 8 * width + 1
     assert table_rows // batch_rows >= least
     assert 8 * tables * table_rows * columns <= 64 << 20
     assert splits == least or n // splits >= 256, "splits are too short"

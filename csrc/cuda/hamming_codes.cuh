@@ -49,25 +49,45 @@ __device__ __forceinline__ void copy_words(const void* from, uint32_t* words) {
   }
 }
 
-// Words `first` to first + kWords of a code; bits beyond its end are zero, also where it ends before.
-template <int kWords>
-__device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
+// Words of kCodes codes, of which `bytes` bytes from `at` on are left; bits beyond them are zero. All reads of a kind
+// come one after the other, so that none waits for another.
+template <int kWords, int kCodes>
+__device__ __forceinline__ void read_words(const uint8_t* const (&at)[kCodes], int bytes, int unit, uint32_t* words) {
   constexpr int kUnit = kWords % 4 == 0 ? 16 : kWords == 2 ? 8 : 4;
-  const uint8_t* at = codes.data + index * codes.width + 4 * first;
-  const int bytes = codes.width - 4 * first;
-  if (bytes >= 4 * kWords && codes.unit >= kUnit) {
-    copy_words<kWords>(at, words);
-  } else if (codes.unit >= 4) {
+  if (bytes >= 4 * kWords && unit >= kUnit) {
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) words[w] = 4 * w < bytes ? *reinterpret_cast<const uint32_t*>(at + 4 * w) : 0;
+    for (int c = 0; c < kCodes; ++c) copy_words<kWords>(at[c], words + c * kWords);
+  } else if (unit >= 4) {
+#pragma unroll
+    for (int i = 0; i < kCodes * kWords; ++i) {
+      const int b = 4 * (i % kWords);
+      words[i] = b < bytes ? *reinterpret_cast<const uint32_t*>(at[i / kWords] + b) : 0;
+    }
+  } else if (unit == 2) {
+#pragma unroll
+    for (int i = 0; i < kCodes * kWords; ++i) {
+      const int b = 4 * (i % kWords);
+      const auto* halves = reinterpret_cast<const uint16_t*>(at[i / kWords] + b);
+      const uint32_t low = b < bytes ? halves[0] : 0, high = b + 2 < bytes ? halves[1] : 0;
+      words[i] = high << 16 | low;
+    }
   } else {
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) {
-      words[w] = 0;
+    for (int i = 0; i < kCodes * kWords; ++i) {
+      const int first = 4 * (i % kWords);
+      words[i] = 0;
 #pragma unroll 1
-      for (int b = min(4, bytes - 4 * w) - 1; b >= 0; --b) words[w] = words[w] << 8 | at[4 * w + b];
+      for (int b = min(4, bytes - first) - 1; b >= 0; --b) words[i] = words[i] << 8 | at[i / kWords][first + b];
     }
   }
+}
+
+// Words `first` to first + kWords of a code; bits beyond its end are zero, also where it ends before. Not for inner
+// loops: codes of an odd number of halves are read by bytes, which takes fewer registers.
+template <int kWords>
+__device__ __forceinline__ void load_words(const Codes& codes, int64_t index, int first, uint32_t* words) {
+  const uint8_t* const at[] = {codes.data + index * codes.width + 4 * first};
+  read_words<kWords>(at, codes.width - 4 * first, codes.unit == 2 ? 1 : codes.unit, words);
 }
 
 // A full adder of one-bit numbers: `sum` takes the sum of all three, `carry` what counts twice.

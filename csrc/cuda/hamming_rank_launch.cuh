@@ -1,5 +1,5 @@
-// Runs the kernels of hamming_rank.cuh. A Launcher is that of launch.cuh, or that of the tests. All sizes come from
-// shapes, so that the launches can be captured in a CUDA graph.
+// Runs the kernels of hamming_rank.cuh and hamming_place.cuh. A Launcher is that of launch.cuh, or that of the tests.
+// All sizes come from shapes, so that the launches can be captured in a CUDA graph.
 //
 //   Ranking ranking = make_ranking(queries, database);  // then what is wanted: limit, list, list_size ...
 //   choose_table(ranking);
@@ -8,16 +8,17 @@
 #pragma once
 #include <algorithm>
 
-#include "cuda/hamming_rank.cuh"
+#include "cuda/hamming_place.cuh"
 
 namespace adsq::cuda {
 
 constexpr int64_t kSharedBytes = 48 << 10;  // of a block, without asking for more
 
 struct RankSizes {
-  int64_t table_bytes = 64 << 20;  // at most
-  int64_t table_rows = 1 << 15;    // wanted: what keeps the warps of a large GPU busy a few times over
-  int64_t codes_a_split = 256;     // at least: a split has costs of its own
+  int64_t table_bytes = 64 << 20;   // at most; the sums of parts take up to a thirty-second of it more
+  int64_t table_rows = 1 << 15;     // wanted: what keeps the warps of a large GPU busy a few times over
+  int64_t codes_a_split = 256;      // at least: a split has costs of its own
+  int64_t near_codes = UINT32_MAX;  // up to so many, all places fit 32 bits
 };
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -42,6 +43,7 @@ inline void choose_table(Ranking& ranking, int tables = 1, const RankSizes& size
   const int64_t splits = std::min<int64_t>(kMaxSplits, std::max(least, ranking.database.count / sizes.codes_a_split));
   const int64_t rows = std::min(std::max(ranking.num_rows * least, sizes.table_rows), ranking.num_rows * splits);
   const int64_t fit = sizes.table_bytes / 8 / (tables * ranking.num_columns());
+  ranking.is_far = ranking.database.count > sizes.near_codes;
   ranking.max_splits = static_cast<int>(splits);
   ranking.table_rows = std::max(least, std::min(rows, fit));
   ranking.batch_rows = ranking.table_rows / least;
@@ -49,13 +51,16 @@ inline void choose_table(Ranking& ranking, int tables = 1, const RankSizes& size
 
 // The memory that the table takes with what goes with it, in words of 8 bytes
 inline int64_t table_words(const Ranking& ranking, int tables = 1) {
-  return tables * ranking.table_rows * ranking.num_columns() + 2 * ranking.queries.count;
+  return tables * (ranking.table_rows + ranking.part_rows()) * ranking.num_columns() + 2 * ranking.queries.count;
 }
 
 inline void set_table(Ranking& ranking, void* memory, int tables = 1) {
+  const int64_t size = ranking.table_rows * ranking.num_columns(), parts = ranking.part_rows() * ranking.num_columns();
   ranking.table = static_cast<int64_t*>(memory);
-  ranking.relevant_table = ranking.table + (tables - 1) * ranking.table_rows * ranking.num_columns();
-  ranking.totals = ranking.table + tables * ranking.table_rows * ranking.num_columns();
+  ranking.relevant_table = ranking.table + (tables - 1) * size;
+  ranking.parts = ranking.table + tables * size;
+  ranking.relevant_parts = ranking.parts + (tables - 1) * parts;
+  ranking.totals = ranking.parts + tables * parts;
   ranking.cuts = reinterpret_cast<int*>(ranking.totals + ranking.queries.count);
 }
 
@@ -65,22 +70,27 @@ void for_batches(Ranking ranking, Run run) {
   for (; ranking.first_row < ranking.num_rows; ranking.first_row += ranking.batch_rows) run(ranking);
 }
 
-// Runs the kernel that `pick` returns for the number of words of a code, with as many warps as there are items.
-template <typename Launcher, typename Pick, typename... Arguments>
-void run_items(Launcher& launcher, const Ranking& ranking, bool relevance, Pick pick, Arguments... arguments) {
-  dispatch_words(ranking.queries.num_words(), [&](auto words, auto wide) {
-    const int64_t bytes = 4 * rank_words(ranking, relevance, wide.value);
+// Runs the kernel that `pick` returns for the number of words of a code, with as many warps as there are items, each
+// with words(is wide) words of shared memory.
+template <typename Launcher, typename Words, typename Pick, typename... Arguments>
+void run_items(Launcher& launcher, const Ranking& ranking, Words words, Pick pick, Arguments... arguments) {
+  dispatch_words(ranking.queries.num_words(), [&](auto num_words, auto wide) {
+    const int64_t bytes = 4 * words(wide.value);
     const int64_t warps = std::max<int64_t>(1, std::min<int64_t>(kRankWarps, kSharedBytes / bytes));
-    launcher.run_looping(pick(words, wide), ceil_div(ranking.table_rows, warps), static_cast<int>(32 * warps),
+    launcher.run_looping(pick(num_words, wide), ceil_div(ranking.table_rows, warps), static_cast<int>(32 * warps),
                          static_cast<size_t>(warps * bytes), ranking, arguments...);
   });
 }
 
+// Counts, and sums up the splits of each part.
 template <bool kRelevance, typename Launcher>
 void run_count(Launcher& launcher, const Ranking& ranking) {
-  run_items(launcher, ranking, kRelevance, [](auto words, auto wide) {
-    return count_kernel<decltype(words)::value, decltype(wide)::value, kRelevance>;
-  });
+  run_items(
+      launcher, ranking, [&](bool wide) { return rank_words(ranking, kRelevance ? 2 : 1, wide); },
+      [](auto words, auto wide) { return count_kernel<decltype(words)::value, decltype(wide)::value, kRelevance>; });
+  if (ranking.max_splits <= kPartSplits) return;
+  launcher.run_looping(parts_kernel<kRelevance>, ceil_div(ranking.part_rows() * ranking.num_columns(), 32 * kRankWarps),
+                       32 * kRankWarps, 0, ranking);
 }
 
 template <bool kRelevance, typename Launcher>
@@ -89,12 +99,11 @@ void run_offsets(Launcher& launcher, const Ranking& ranking) {
                        ranking);
 }
 
-template <typename Launcher, typename Visitor>
-void run_place(Launcher& launcher, const Ranking& ranking, const Visitor& visitor) {
+template <typename Launcher>
+void run_place(Launcher& launcher, const Ranking& ranking, const PlaceNeighbours& neighbours) {
   run_items(
-      launcher, ranking, Visitor::kRelevance,
-      [](auto words, auto wide) { return place_kernel<decltype(words)::value, decltype(wide)::value, Visitor>; },
-      visitor);
+      launcher, ranking, [&](bool wide) { return place_words(ranking, wide); },
+      [](auto words, auto wide) { return place_kernel<decltype(words)::value, decltype(wide)::value>; }, neighbours);
 }
 
 // The k nearest of each row's query.

@@ -102,6 +102,7 @@ int main(int count, char** arguments) {
   sizes.table_bytes = option("table_bytes", sizes.table_bytes);
   sizes.table_rows = option("table_rows", sizes.table_rows);
   sizes.codes_a_split = option("codes_a_split", sizes.codes_a_split);
+  sizes.near_codes = option("near_codes", sizes.near_codes);
   emulator::Launcher launcher{option("blocks", 3), static_cast<int>(option("threads", 1024))};
   if (task == "neighbours") {
     neighbours(launcher, codes_at(some.data, q, width), codes_at(all.data, n, width), sizes);
