@@ -36,15 +36,18 @@ class BitCounts {
 
   __device__ __forceinline__ void load(const Codes& database, int64_t base) {
     if constexpr (kWide) return;
-    const bool by_group = kGroup > 1 && database.is_dense(4 * kWords) && base + kThreads * kCodes <= database.count;
+    if (kGroup > 1 && database.is_dense(4 * kWords) && base + kThreads * kCodes <= database.count) {
 #pragma unroll
-    for (int r = 0; r < kCodes; ++r) {
-      const int64_t index = index_at(base, r);
-      if (by_group) {
-        if (r % kGroup == 0) copy_words<kGroup * kWords>(database.data + index * 4 * kWords, codes_ + r * kWords);
-      } else if (index < database.count) {
-        load_words<kWords>(database, index, 0, codes_ + r * kWords);
+      for (int r = 0; r < kCodes; r += kGroup) {
+        copy_words<kGroup * kWords>(database.data + index_at(base, r) * 4 * kWords, codes_ + r * kWords);
       }
+    } else {
+      const uint8_t* at[kCodes];
+#pragma unroll
+      for (int r = 0; r < kCodes; ++r) {  // a code twice rather than one beyond the last
+        at[r] = database.data + min(index_at(base, r), database.count - 1) * database.width;
+      }
+      read_words<kWords>(at, database.width, database.unit, codes_);
     }
   }
 
@@ -114,7 +117,8 @@ class BitMatrices {
       for (int p = 0; p < kPieces; ++p) {
         const int at = p * kPiece + threadIdx.x % kPiece;
         uint32_t word = 0;
-        if (index < database.count) load_words<1>(database, index, at, &word);
+        const uint8_t* const from[] = {database.data + index * database.width + 4 * at};
+        if (index < database.count) read_words<1>(from, database.width - 4 * at, database.unit, &word);
         codes_[p][r] = kWords == 2 && threadIdx.x % 4 >= 2 ? ~word : word;
       }
     }
