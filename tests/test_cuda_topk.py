@@ -120,8 +120,8 @@ def test_many_queries_share_a_sample(emulator, build):
 def test_more_hits_than_a_block_remembers(emulator, build):
     """Its threads then take them up one by one, and lower the threshold on their own."""
     queries = random_codes(3, 64, 1)
-    database = torch.cat((random_codes(1, 64, 2).repeat(450, 1), queries[:1].repeat(150, 1)))
-    for k, capacity in ((100, 8192), (5, 80), (600, 8192)):
+    database = torch.cat((random_codes(1, 64, 2).repeat(700, 1), queries[:1].repeat(200, 1)))
+    for k, capacity in ((100, 8192), (5, 80), (900, 8192)):
         options = {"capacity": capacity, "sample": 4, "threads": 64 if build == "thread" else 0}
         check(emulator, build, queries, database, k, order="random:2", **options)
 

@@ -30,9 +30,8 @@ class BitCounts {
   }
   static __device__ int row_at(int q) { return q; }
   static __device__ int first_word(int) { return 0; }  // of the queries' words that the thread reads
-  static __device__ int64_t index_at(int64_t base, int r) {
-    return base + (static_cast<int64_t>(r / kGroup) * kThreads + threadIdx.x) * kGroup + r % kGroup;
-  }
+  static __device__ int64_t index_at(int64_t base, int r) { return base + threadIdx.x * kGroup + offset_at(r); }
+  static __host__ __device__ constexpr int offset_at(int r) { return r / kGroup * kThreads * kGroup + r % kGroup; }
 
   __device__ __forceinline__ void load(const Codes& database, int64_t base) {
     if constexpr (kWide) return;
@@ -106,8 +105,9 @@ class BitMatrices {
   static __device__ int row_at(int q) { return threadIdx.x % 4 * 2 + q; }
   static __device__ int first_word(int stride) { return threadIdx.x % 32 / 4 * stride + threadIdx.x % 4; }
   static __device__ int64_t index_at(int64_t base, int r) {
-    return base + threadIdx.x / 32 * (16 * kTiles) + r / 2 * 16 + r % 2 * 8 + threadIdx.x % 32 / 4;
+    return base + threadIdx.x / 32 * (16 * kTiles) + threadIdx.x % 32 / 4 + offset_at(r);
   }
+  static __host__ __device__ constexpr int offset_at(int r) { return r / 2 * 16 + r % 2 * 8; }
 
   __device__ __forceinline__ void load(const Codes& database, int64_t base) {
 #pragma unroll

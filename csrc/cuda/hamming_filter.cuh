@@ -6,118 +6,13 @@
 // is no room for the candidates, the selection finds so and puts the query on the list of those that are still to be
 // ranked (hamming_rank.cuh).
 #pragma once
-#include <cmath>
-
-#include "cuda/hamming_compare.cuh"
+#include "cuda/hamming_sample.cuh"
 
 namespace adsq::cuda {
 
 constexpr int kMaxSelected = 2048;  // the k up to which this way is taken
 constexpr unsigned kRound = 64;     // candidates of a query after which its threshold is reconsidered
-constexpr int kHits = 1024;         // that a block remembers before it takes them up among the candidates
-constexpr int kSampleThreads = 1024, kSampleStep = 4;  // of a block, and codes that a thread compares at a time
-
-struct Filter {
-  Codes queries, database;
-  Codes sampled;  // the sample side by side, for many queries; without data: it is read where it is
-  int k;
-  int capacity;                    // candidates a query
-  int sample_bits;                 // log2 of the number of codes that a threshold is guessed from
-  int* thresholds;                 // [queries]; -1: given up
-  unsigned* counts;                // [queries], candidates; above `capacity`: given up
-  unsigned* histogram;             // [queries, distances], candidates at each distance
-  unsigned long long* candidates;  // [queries, capacity], keys in any order
-  int* list;                       // [queries], those still to be ranked, in any order
-  unsigned* list_size;             // zero at first
-
-  __host__ __device__ int64_t sample_size() const {
-    return database.count >> sample_bits == 0 ? database.count : int64_t{1} << sample_bits;
-  }
-  // The i-th code of the sample: any of the i-th of equal stretches, but of all codes where they fit. Without a
-  // division, which takes a GPU longer than the comparison.
-  __device__ int64_t sample_index(int64_t i) const {
-    if (database.count >> sample_bits == 0) return i;
-    const int64_t first = i * database.count >> sample_bits, end = (i + 1) * database.count >> sample_bits;
-    const uint32_t mixed = static_cast<uint32_t>(i + 1) * 2654435761u;
-    return first + static_cast<int64_t>(uint64_t{mixed ^ mixed >> 15} * static_cast<uint32_t>(end - first) >> 32);
-  }
-};
-
-// The smallest distance within which `wanted` of the counted codes lie, or `last`. All lanes of one warp call it.
-__device__ inline int rank_distance(const unsigned* counts, int last, unsigned wanted) {
-  const int lane = threadIdx.x % 32;
-  unsigned before = 0;
-  for (int first = 0; first <= last; first += 32) {
-    unsigned sum = first + lane <= last ? load_relaxed(&counts[first + lane]) : 0;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const unsigned other = __shfl_up_sync(kAllLanes, sum, step);
-      if (lane >= step) sum += other;
-    }
-    const unsigned reached = __ballot_sync(kAllLanes, before + sum >= wanted);
-    if (reached != 0) return min(first + __ffs(static_cast<int>(reached)) - 1, last);
-    before += __shfl_sync(kAllLanes, sum, 31);
-  }
-  return last;
-}
-
-// Puts the codes of the sample side by side, whole words each, with whether they are allowed.
-__global__ void __launch_bounds__(kThreads) gather_kernel(Filter f, uint32_t* words, bool* allowed) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= f.sample_size()) return;
-  const int64_t index = f.sample_index(i);
-  const int num_words = f.database.num_words();
-  for (int w = 0; w < num_words; ++w) load_words<1>(f.database, index, w, words + i * num_words + w);
-  if (allowed != nullptr) allowed[i] = f.database.is_allowed(index);
-}
-
-// A block a query: empties what the filter fills and guesses the threshold from the sample. Where that is all codes the
-// guess is exact.
-template <int kWords, bool kWide>
-__global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) {
-  ADSQ_SHARED(sample, unsigned[8 * 512 + 1]);
-  const int64_t query = blockIdx.x;
-  const int last = f.queries.num_distances() - 1, threads = static_cast<int>(blockDim.x);
-  unsigned* histogram = f.histogram + query * (last + 1);
-  for (int d = threadIdx.x; d <= last; d += threads) sample[d] = histogram[d] = 0;
-  if (threadIdx.x == 0) {
-    f.counts[query] = 0;
-    if (query == 0) *f.list_size = 0;
-  }
-  __syncthreads();
-  const bool gathered = f.sampled.data != nullptr;
-  const Codes codes = gathered ? f.sampled : f.database;
-  const int64_t size = f.sample_size();
-  uint32_t words[kWords], wanted_words[kWords];
-  if constexpr (!kWide) load_words<kWords>(f.queries, query, 0, wanted_words);
-  for (int64_t start = threadIdx.x; start < size; start += threads * kSampleStep) {
-    int distances[kSampleStep];  // first all of them, so that their codes are on their way at the same time
-#pragma unroll
-    for (int s = 0; s < kSampleStep; ++s) {
-      const int64_t i = start + s * threads, index = gathered || i >= size ? i : f.sample_index(i);
-      distances[s] = -1;
-      if (i >= size || !codes.is_allowed(index)) continue;
-      distances[s] = 0;
-      for (int w = 0; w < (kWide ? f.queries.num_words() : 1); w += kWords) {
-        if constexpr (kWide) load_words<kWords>(f.queries, query, w, wanted_words);
-        load_words<kWords>(codes, index, w, words);
-        distances[s] = add_distance<kWords>(distances[s], wanted_words, words);
-      }
-    }
-#pragma unroll
-    for (int s = 0; s < kSampleStep; ++s) {
-      if (distances[s] >= 0) atomicAdd(&sample[distances[s]], 1u);
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    // Four deviations above the rank that is expected of the k-th neighbour in the sample, and some for small ranks
-    const float expected = static_cast<float>(f.k) * static_cast<float>(size) / static_cast<float>(f.database.count);
-    const unsigned wanted = size == f.database.count ? f.k : static_cast<unsigned>(expected + 4 * sqrt(expected) + 4);
-    const int threshold = rank_distance(sample, last, wanted);
-    if (threadIdx.x == 0) f.thresholds[query] = threshold;
-  }
-}
+constexpr int kHits = 2048;         // that a block remembers before it takes them up among the candidates
 
 // Takes a code up among the candidates of a query; returns whether its threshold has to be reconsidered.
 __device__ inline bool keep(const Filter& f, int64_t query, unsigned long long key) {
@@ -148,18 +43,32 @@ __device__ inline void keep_alone(const Filter& f, int64_t query, unsigned long 
   atomicMin(copy, threshold);
 }
 
+// A code within a query's threshold, as a block remembers it since it last looked at the thresholds: the distance, and
+// by the lowest bits the place among the chunks that have passed by since, tile of queries by tile of queries.
+constexpr int kOffsetBits = 11, kRowBits = 8;  // of the code in its chunk; of the query in the tile, plus tiles before
+struct Hits {
+  int64_t first_query, base;  // of the tile; of the first chunk
+  int tile, chunk;            // queries; codes
+
+  __device__ int row(uint32_t hit) const { return (hit >> kOffsetBits & ((1 << kRowBits) - 1)) % tile; }
+  __device__ unsigned long long key(uint32_t hit) const {
+    const int passed = (hit >> kOffsetBits & ((1 << kRowBits) - 1)) / tile, offset = hit & ((1 << kOffsetBits) - 1);
+    return make_key(static_cast<int>(hit >> (kOffsetBits + kRowBits)), base + passed * chunk + offset);
+  }
+};
+
 // Takes up what the block remembers, a hit a thread, and reconsiders thresholds, a query a warp.
-__device__ inline void keep_hits(const Filter& f, int64_t first_query, const unsigned long long* keys,
-                                 const uint16_t* rows, unsigned count) {
+__device__ inline void keep_hits(const Filter& f, const Hits& hits, const uint32_t* remembered, unsigned count) {
   const int lane = threadIdx.x % 32, last = f.queries.num_distances() - 1;
   for (unsigned start = 0; start < count; start += kThreads) {
     const unsigned i = start + threadIdx.x;
     bool reconsider = false;
-    int64_t query = first_query;
+    int64_t query = hits.first_query;
     if (i < count) {
-      query += rows[i];
+      query += hits.row(remembered[i]);
+      const unsigned long long key = hits.key(remembered[i]);
       // Other blocks may have lowered it meanwhile.
-      if (distance_of(keys[i]) <= load_relaxed(&f.thresholds[query])) reconsider = keep(f, query, keys[i]);
+      if (distance_of(key) <= load_relaxed(&f.thresholds[query])) reconsider = keep(f, query, key);
     }
     for (unsigned left = __ballot_sync(kAllLanes, reconsider); left != 0; left &= left - 1) {
       const int64_t lowered = __shfl_sync(kAllLanes, query, __ffs(static_cast<int>(left)) - 1);
@@ -169,41 +78,42 @@ __device__ inline void keep_hits(const Filter& f, int64_t first_query, const uns
   }
 }
 
-// The block's part of the database passes by its tile of queries, by the way of comparing of hamming_compare.cuh. Codes
-// within a threshold, hits, are remembered in shared memory: taking one up waits for global memory, several times.
+// The block's part of the database passes by its tile of queries, by the way of comparing of hamming_compare.cuh. Hits
+// are remembered in shared memory: taking one up waits for global memory, several times.
 template <typename Compare>
 __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filter f, int tile, int64_t chunks_a_part) {
   constexpr int kCodes = Compare::kCodes, kQueries = Compare::kQueries, kChunk = kThreads * Compare::kCodesAThread;
-  ADSQ_SHARED(keys, unsigned long long[kHits]);
-  ADSQ_SHARED(key_rows, uint16_t[kHits]);
+  static_assert(kChunk <= 1 << kOffsetBits && Compare::kTile <= 1 << kRowBits);
+  ADSQ_SHARED(remembered, uint32_t[kHits]);
   ADSQ_SHARED(num_hits, unsigned);
   ADSQ_DYNAMIC_SHARED(shared, uint32_t);
   int* const thresholds = reinterpret_cast<int*>(shared);  // [tile]
   uint32_t* const words = shared + tile;                   // [tile][stride]
   const int stride = Compare::stride(f.queries.num_words()), thread = threadIdx.x;
   const int64_t tiles = (f.queries.count + tile - 1) / tile;
-  const int64_t first_query = blockIdx.x % tiles * tile, part = blockIdx.x / tiles;
-  const int rows = static_cast<int>(min(static_cast<int64_t>(tile), f.queries.count - first_query));
+  const int64_t part = blockIdx.x / tiles;
+  Hits hits{blockIdx.x % tiles * tile, part * chunks_a_part * kChunk, tile, kChunk};
+  const int rows = static_cast<int>(min(static_cast<int64_t>(tile), f.queries.count - hits.first_query));
   for (int i = thread; i < tile * stride; i += kThreads) {
     const int row = i / stride;
-    words[i] = row < rows ? Compare::query_word(f.queries, first_query + row, i % stride) : 0;
+    words[i] = row < rows ? Compare::query_word(f.queries, hits.first_query + row, i % stride) : 0;
   }
   if (thread == 0) num_hits = 0;
   const int refresh = max(1, 32 / tile);  // chunks between two looks at what other blocks have found
-  int64_t base = part * chunks_a_part * kChunk;
+  int64_t base = hits.base;
   const int64_t end = min(base + chunks_a_part * kChunk, f.database.count);
-  for (int chunk = 0;; ++chunk, base += kChunk) {
-    const bool is_over = base >= end;
-    if (is_over || chunk % refresh == 0) {
+  for (int passed = refresh;; ++passed, base += kChunk) {
+    if (passed == refresh || base >= end) {
       __syncthreads();
-      keep_hits(f, first_query, keys, key_rows, min(num_hits, static_cast<unsigned>(kHits)));
-      if (is_over) return;
+      keep_hits(f, hits, remembered, min(num_hits, static_cast<unsigned>(kHits)));
+      if (base >= end) return;
       __syncthreads();
       if (thread == 0) num_hits = 0;
       for (int i = thread; i < tile; i += kThreads) {
-        thresholds[i] = i < rows ? load_relaxed(&f.thresholds[first_query + i]) : -1;
+        thresholds[i] = i < rows ? load_relaxed(&f.thresholds[hits.first_query + i]) : -1;
       }
       __syncthreads();
+      passed = 0, hits.base = base;
     }
     Compare compare;
     compare.load(f.database, base);
@@ -214,6 +124,7 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
     }
     const uint32_t* row_words = words + Compare::first_word(stride);
     int* row_thresholds = thresholds + Compare::row_at(0);
+    const uint32_t offset = static_cast<uint32_t>(Compare::index_at(0, 0));
 #pragma unroll 1  // a step compares enough codes at a time
     for (int first = 0; first < rows; first += Compare::kRows) {
       int threshold[kQueries], distances[kQueries][kCodes];
@@ -227,27 +138,20 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
         threshold[q] = load_relaxed(&row_thresholds[q]);
         is_hit |= nearest <= threshold[q];
       }
-      unsigned hits = 0;  // a bit a code, all of a query side by side
       if (is_hit) {
+        const uint32_t place = (passed * tile + first + Compare::row_at(0)) << kOffsetBits | offset;
 #pragma unroll
         for (int i = 0; i < kQueries * kCodes; ++i) {
-          hits |= static_cast<unsigned>(distances[i / kCodes][i % kCodes] <= threshold[i / kCodes]) << i;
-        }
-        hits &= kQueries == 1 ? allowed : allowed << kCodes | allowed;
-      }
-      for (; hits != 0; hits &= hits - 1) {
-        const int hit = __ffs(static_cast<int>(hits)) - 1;
-        int distance = 0;
-#pragma unroll
-        for (int i = 0; i < kQueries * kCodes; ++i) {  // picked without an index: registers have none
-          distance = i == hit ? distances[i / kCodes][i % kCodes] : distance;
-        }
-        const unsigned long long key = make_key(distance, Compare::index_at(base, hit % kCodes));
-        const unsigned place = atomicAdd(&num_hits, 1u);
-        if (place < kHits) {
-          keys[place] = key, key_rows[place] = static_cast<uint16_t>(first + Compare::row_at(hit / kCodes));
-        } else {
-          keep_alone(f, first_query + first + Compare::row_at(hit / kCodes), key, &row_thresholds[hit / kCodes]);
+          const int q = i / kCodes, r = i % kCodes;
+          if (distances[q][r] > threshold[q] || (allowed >> r & 1) == 0) continue;
+          const uint32_t hit = static_cast<uint32_t>(distances[q][r]) << (kOffsetBits + kRowBits) |
+                               (place + (q << kOffsetBits) + Compare::offset_at(r));
+          const unsigned free = atomicAdd(&num_hits, 1u);
+          if (free < kHits) {
+            remembered[free] = hit;
+          } else if (distances[q][r] <= load_relaxed(&row_thresholds[q])) {
+            keep_alone(f, hits.first_query + hits.row(hit), hits.key(hit), &row_thresholds[q]);
+          }
         }
       }
       if constexpr (Compare::kTogether) __syncwarp();

@@ -1,0 +1,125 @@
+// The first step of a search for a few nearest codes: what its kernels share, and the sample, which gives each query a
+// threshold.
+#pragma once
+#include <cmath>
+
+#include "cuda/hamming_compare.cuh"
+
+namespace adsq::cuda {
+
+constexpr int kSampleThreads = 1024, kSampleStep = 4;  // of a block, and codes that a thread compares at a time
+
+struct Filter {
+  Codes queries, database;
+  Codes sampled;  // the sample side by side, for many queries; without data: it is read where it is
+  int k;
+  int capacity;                    // candidates a query
+  int sample_bits;                 // log2 of the number of codes that a threshold is guessed from
+  int* thresholds;                 // [queries]; -1: given up
+  unsigned* counts;                // [queries], candidates; above `capacity`: given up
+  unsigned* histogram;             // [queries, distances], candidates at each distance
+  unsigned long long* candidates;  // [queries, capacity], keys in any order
+  int* list;                       // [queries], those still to be ranked, in any order
+  unsigned* list_size;             // zero at first
+
+  __host__ __device__ int64_t sample_size() const {
+    return database.count >> sample_bits == 0 ? database.count : int64_t{1} << sample_bits;
+  }
+  // The i-th code of the sample: any of the i-th of equal stretches, but of all codes where they fit. Without a
+  // division, which takes a GPU longer than the comparison.
+  __device__ int64_t sample_index(int64_t i) const {
+    if (database.count >> sample_bits == 0) return i;
+    const int64_t first = i * database.count >> sample_bits, end = (i + 1) * database.count >> sample_bits;
+    const uint32_t mixed = static_cast<uint32_t>(i + 1) * 2654435761u;
+    return first + static_cast<int64_t>(uint64_t{mixed ^ mixed >> 15} * static_cast<uint32_t>(end - first) >> 32);
+  }
+};
+
+// The smallest distance within which `wanted` of the counted codes lie, or `last`. All lanes of one warp call it.
+__device__ inline int rank_distance(const unsigned* counts, int last, unsigned wanted) {
+  const int lane = threadIdx.x % 32;
+  unsigned before = 0;
+  for (int first = 0; first <= last; first += 32) {
+    unsigned sum = first + lane <= last ? load_relaxed(&counts[first + lane]) : 0;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const unsigned other = __shfl_up_sync(kAllLanes, sum, step);
+      if (lane >= step) sum += other;
+    }
+    const unsigned reached = __ballot_sync(kAllLanes, before + sum >= wanted);
+    if (reached != 0) return min(first + __ffs(static_cast<int>(reached)) - 1, last);
+    before += __shfl_sync(kAllLanes, sum, 31);
+  }
+  return last;
+}
+
+// Puts the codes of the sample side by side, whole words each, with whether they are allowed.
+__global__ void __launch_bounds__(kThreads) gather_kernel(Filter f, uint32_t* words, bool* allowed) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= f.sample_size()) return;
+  const int64_t index = f.sample_index(i);
+  const int num_words = f.database.num_words();
+  for (int w = 0; w < num_words; ++w) load_words<1>(f.database, index, w, words + i * num_words + w);
+  if (allowed != nullptr) allowed[i] = f.database.is_allowed(index);
+}
+
+// A block a query: empties what the filter fills and guesses the threshold from the sample. Where that is all codes the
+// guess is exact.
+template <int kWords, bool kWide>
+__global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) {
+  ADSQ_SHARED(sample, unsigned[8 * 512 + 1]);
+  ADSQ_SHARED(bound, int);
+  const int64_t query = blockIdx.x;
+  const int last = f.queries.num_distances() - 1, threads = static_cast<int>(blockDim.x);
+  unsigned* histogram = f.histogram + query * (last + 1);
+  for (int d = threadIdx.x; d <= last; d += threads) sample[d] = histogram[d] = 0;
+  if (threadIdx.x == 0) {
+    f.counts[query] = 0, bound = last;
+    if (query == 0) *f.list_size = 0;
+  }
+  __syncthreads();
+  const bool gathered = f.sampled.data != nullptr;
+  const Codes codes = gathered ? f.sampled : f.database;
+  const int64_t size = f.sample_size();
+  // Four deviations above the rank that is expected of the k-th neighbour in the sample, and some for small ranks
+  const float expected = static_cast<float>(f.k) * static_cast<float>(size) / static_cast<float>(f.database.count);
+  const unsigned wanted = size == f.database.count ? f.k : static_cast<unsigned>(expected + 4 * sqrt(expected) + 4);
+  uint32_t words[kWords], wanted_words[kWords];
+  if constexpr (!kWide) load_words<kWords>(f.queries, query, 0, wanted_words);
+  for (int64_t start = 0; start < size; start += threads * kSampleStep) {
+    int distances[kSampleStep];  // first all of them, so that their codes are on their way at the same time
+#pragma unroll
+    for (int s = 0; s < kSampleStep; ++s) {
+      const int64_t i = start + s * threads + threadIdx.x, index = gathered || i >= size ? i : f.sample_index(i);
+      distances[s] = last + 1;
+      if (i >= size || !codes.is_allowed(index)) continue;
+      distances[s] = 0;
+      for (int w = 0; w < (kWide ? f.queries.num_words() : 1); w += kWords) {
+        if constexpr (kWide) load_words<kWords>(f.queries, query, w, wanted_words);
+        const uint8_t* const at[] = {codes.data + index * codes.width + 4 * w};
+        read_words<kWords>(at, codes.width - 4 * w, codes.unit, words);
+        distances[s] = add_distance<kWords>(distances[s], wanted_words, words);
+      }
+    }
+    const int farthest = bound;
+#pragma unroll
+    for (int s = 0; s < kSampleStep; ++s) {
+      if (distances[s] <= farthest) atomicAdd(&sample[distances[s]], 1u);
+    }
+    if (start != 0) continue;
+    __syncthreads();  // what lies beyond as many as are wanted is not counted any more: lanes wait for each other's
+                      // atomics
+    if (threadIdx.x < 32) {
+      const int distance = rank_distance(sample, last, wanted);
+      if (threadIdx.x == 0) bound = distance;
+    }
+    __syncthreads();
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    const int threshold = rank_distance(sample, last, wanted);
+    if (threadIdx.x == 0) f.thresholds[query] = threshold;
+  }
+}
+
+}  // namespace adsq::cuda
