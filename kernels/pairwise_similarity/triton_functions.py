@@ -10,6 +10,7 @@ _LOG2E = tl.constexpr(1.44269504)
 _LN2 = tl.constexpr(0.693147182464599609375)
 _LN2_REST = tl.constexpr(-1.90465421e-9)  # what float32 leaves out of log(2)
 _BFLOAT16_BITS = tl.constexpr(-65536)  # 0xffff0000: the bits of a float32 that bfloat16 keeps
+_TF32_BITS = tl.constexpr(-8192)  # 0xffffe000: those that tf32 keeps
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
 
 
@@ -72,6 +73,13 @@ def load_vector(ptr, left, ROWS: tl.constexpr):
 @triton.jit
 def cut(x):
     return (x.to(tl.int32, bitcast=True) & _BFLOAT16_BITS).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def tf32(x):
+    """x rounded to the nearest tf32, as PyTorch does. Tensor cores cut off, which the mean of many pairs would show."""
+    rounded = ((x.to(tl.int32, bitcast=True) + 0x1000) & _TF32_BITS).to(tl.float32, bitcast=True)
+    return tl.where(x == x, rounded, x)  # NaN as GPUs make it, all ones, would turn over into zero
 
 
 @triton.jit

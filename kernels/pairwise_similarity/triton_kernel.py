@@ -21,6 +21,7 @@ from adsq.kernels.pairwise_similarity.triton_functions import (
     reciprocal,
     rows_left,
     small_products,
+    tf32,
     transposed,
 )
 
@@ -165,6 +166,8 @@ def pairwise_similarity_loss_fwd_kernel(
         a = load(a_ptr + start_a * bits, left_a, bits, 0, BLOCK_A, STEP_K, WIDE)
         if IN_PARTS:
             parts_a = parts(a, WIDE)
+        if TF32:
+            a = tf32(a)
     in_parts_a = is_in_parts(labels_a + start_a * classes, left_a, classes, BLOCK_A, BLOCK_C)
     gradient = tl.zeros((BLOCK_A, BLOCK_K), tl.float32)
     loss_sum = tl.zeros((BLOCK_A,), tl.float64)
@@ -201,11 +204,13 @@ def pairwise_similarity_loss_fwd_kernel(
         else:
             if ONE_STEP:
                 b = load(b_ptr + start_b * bits, left_b, bits, 0, BLOCK_B, STEP_K, WIDE)
+                if TF32:
+                    b = tf32(b)
                 if IN_PARTS:
                     parts_b = parts(b, WIDE)
                     products = dot(parts_a, transposed(parts_b), 3)
                 else:
-                    products = tl.dot(a, tl.trans(b), input_precision="tf32")
+                    products = tl.dot(a, tl.trans(b), input_precision="tf32" if TF32 else "ieee")
             else:
                 products = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
                 for k in range(0, bits, STEP_K):
@@ -213,8 +218,10 @@ def pairwise_similarity_loss_fwd_kernel(
                     b = load(b_ptr + start_b * bits, left_b, bits, k, BLOCK_B, STEP_K, WIDE)
                     if IN_PARTS:
                         products += dot(parts(a, WIDE), transposed(parts(b, WIDE)), 3)
+                    elif TF32:
+                        products = tl.dot(tf32(a), tl.trans(tf32(b)), products, input_precision="tf32")
                     else:
-                        products = tl.dot(a, tl.trans(b), products, input_precision="tf32")
+                        products = tl.dot(a, tl.trans(b), products)
             x = tl.fma(products, scale, bias)
             if FORM == "likelihood":
                 e = exp(-tl.abs(x))
@@ -239,8 +246,10 @@ def pairwise_similarity_loss_fwd_kernel(
         if GRADIENTS:
             if not ONE_STEP:
                 b = load(b_ptr + start_b * bits, left_b, bits, column, BLOCK_B, BLOCK_K, WIDE)
+                if TF32:
+                    b = tf32(b)
             if TF32:
-                gradient = tl.dot(slope, b, gradient, input_precision="tf32")
+                gradient += tl.dot(tf32(slope), b, input_precision="tf32")
             elif b_ptr.dtype.element_ty == tl.bfloat16:
                 gradient += dot(parts(slope, WIDE), (b,), 1)
             elif b_ptr.dtype.element_ty == tl.float16:
