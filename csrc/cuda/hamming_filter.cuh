@@ -47,8 +47,8 @@ __device__ inline void keep_alone(const Filter& f, int64_t query, unsigned long 
 // by the lowest bits the place among the chunks that have passed by since, tile of queries by tile of queries.
 constexpr int kOffsetBits = 11, kRowBits = 8;  // of the code in its chunk; of the query in the tile, plus tiles before
 struct Hits {
-  int64_t first_query, base;  // of the tile; of the first chunk
-  int tile, chunk;            // queries; codes
+  int64_t base;                  // of the first chunk
+  int first_query, tile, chunk;  // of the tile; queries; codes
 
   __device__ int row(uint32_t hit) const { return (hit >> kOffsetBits & ((1 << kRowBits) - 1)) % tile; }
   __device__ unsigned long long key(uint32_t hit) const {
@@ -90,13 +90,12 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
   int* const thresholds = reinterpret_cast<int*>(shared);  // [tile]
   uint32_t* const words = shared + tile;                   // [tile][stride]
   const int stride = Compare::stride(f.queries.num_words()), thread = threadIdx.x;
-  const int64_t tiles = (f.queries.count + tile - 1) / tile;
-  const int64_t part = blockIdx.x / tiles;
-  Hits hits{blockIdx.x % tiles * tile, part * chunks_a_part * kChunk, tile, kChunk};
-  const int rows = static_cast<int>(min(static_cast<int64_t>(tile), f.queries.count - hits.first_query));
+  const int queries = static_cast<int>(f.queries.count), tiles = (queries + tile - 1) / tile;
+  const int first_query = static_cast<int>(blockIdx.x) % tiles * tile, rows = min(tile, queries - first_query);
+  Hits hits{blockIdx.x / tiles * chunks_a_part * kChunk, first_query, tile, kChunk};
   for (int i = thread; i < tile * stride; i += kThreads) {
     const int row = i / stride;
-    words[i] = row < rows ? Compare::query_word(f.queries, hits.first_query + row, i % stride) : 0;
+    words[i] = row < rows ? Compare::query_word(f.queries, first_query + row, i % stride) : 0;
   }
   if (thread == 0) num_hits = 0;
   const int refresh = max(1, 32 / tile);  // chunks between two looks at what other blocks have found
@@ -110,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
       __syncthreads();
       if (thread == 0) num_hits = 0;
       for (int i = thread; i < tile; i += kThreads) {
-        thresholds[i] = i < rows ? load_relaxed(&f.thresholds[hits.first_query + i]) : -1;
+        thresholds[i] = i < rows ? load_relaxed(&f.thresholds[first_query + i]) : -1;
       }
       __syncthreads();
       passed = 0, hits.base = base;
@@ -150,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, Compare::kBlocks) filter_kernel(Filt
           if (free < kHits) {
             remembered[free] = hit;
           } else if (distances[q][r] <= load_relaxed(&row_thresholds[q])) {
-            keep_alone(f, hits.first_query + hits.row(hit), hits.key(hit), &row_thresholds[q]);
+            keep_alone(f, first_query + hits.row(hit), hits.key(hit), &row_thresholds[q]);
           }
         }
       }
