@@ -67,6 +67,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Filter f, uint32_t* wo
 // guess is exact.
 template <int kWords, bool kWide>
 __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) {
+  constexpr int kStep = kWide ? 1 : kSampleStep;  // wide codes keep a thread busy anyway
   ADSQ_SHARED(sample, unsigned[8 * 512 + 1]);
   ADSQ_SHARED(bound, int);
   const int64_t query = blockIdx.x;
@@ -86,10 +87,10 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) 
   const unsigned wanted = size == f.database.count ? f.k : static_cast<unsigned>(expected + 4 * sqrt(expected) + 4);
   uint32_t words[kWords], wanted_words[kWords];
   if constexpr (!kWide) load_words<kWords>(f.queries, query, 0, wanted_words);
-  for (int64_t start = 0; start < size; start += threads * kSampleStep) {
-    int distances[kSampleStep];  // first all of them, so that their codes are on their way at the same time
+  for (int64_t start = 0; start < size; start += threads * kStep) {
+    int distances[kStep];  // first all of them, so that their codes are on their way at the same time
 #pragma unroll
-    for (int s = 0; s < kSampleStep; ++s) {
+    for (int s = 0; s < kStep; ++s) {
       const int64_t i = start + s * threads + threadIdx.x, index = gathered || i >= size ? i : f.sample_index(i);
       distances[s] = last + 1;
       if (i >= size || !codes.is_allowed(index)) continue;
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) 
     }
     const int farthest = bound;
 #pragma unroll
-    for (int s = 0; s < kSampleStep; ++s) {
+    for (int s = 0; s < kStep; ++s) {
       if (distances[s] <= farthest) atomicAdd(&sample[distances[s]], 1u);
     }
     if (start != 0) continue;
