@@ -67,6 +67,21 @@ ADSQ_INLINE void accept(Selection& selection, int64_t distance, int64_t index) {
   selection.keys[selection.count++] = static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(index);
 }
 
+// Has what is read after a block fetched into the cache, a share of it for each query: memory takes only so many
+// requests at a time.
+class NextBlock {
+ public:
+  ADSQ_INLINE NextBlock(const Block& block, int64_t num_queries)
+      : at_(block.next), end_(block.next + block.next_bytes), share_((block.next_bytes / num_queries + 63) / 64 * 64) {}
+  ADSQ_INLINE void fetch_share() {
+    for (const uint8_t* last = at_ + share_; at_ < last && at_ < end_; at_ += 64) __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  const uint8_t *at_, *end_;
+  int64_t share_;
+};
+
 // What an instruction set without better means offers.
 struct PlainIsa {
   static constexpr bool kAppends = false;
@@ -124,7 +139,10 @@ struct Direct {
       const Distances low = Isa::low(Isa::low(Isa::low(d[0], d[1]), Isa::low(d[2], d[3])),
                                      Isa::low(Isa::low(d[4], d[5]), Isa::low(d[6], d[7])));
       if (__builtin_expect(Isa::within(low, threshold) == 0, 1)) continue;
-      for (int v = 0; v < kGroup; ++v) accept_lanes(selection, d[v], threshold, kAllLanes, indices, i + v * kCodes);
+      // Computed again, so that those of other groups need not be stored
+      for (int64_t j = i; j < i + kGroup * kCodes; j += kCodes) {
+        accept_lanes(selection, vector(j), threshold, kAllLanes, indices, j);
+      }
       if (selection.threshold < 0) return;
     }
     if constexpr (kCodes > 1) {
@@ -154,7 +172,9 @@ struct Direct {
 
   static bool scan_direct(const Block& block, const Queries& queries) {
     bool ended = false;
+    NextBlock next(block, queries.count);
     for (int64_t q = 0; q < queries.count; ++q) {
+      next.fetch_share();
       Selection& selection = queries.selections[q];
       const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * queries.num_words;
       scan(

@@ -46,7 +46,6 @@ void scan_part_sliced(const ScanKernels& kernels, const Codes& database, int64_t
   const auto scratch = aligned_array<char>(kernels.sliced_scratch_size(width, queries.count));
   BlockReader reader(kernels, database, first, last, kernels.lanes);
   for (Block block; queries.count > 0 && reader.next(block);) {
-    reader.prefetch();
     if (kernels.scan_sliced(block, queries, width, records.data(), scratch.get())) {
       queries.count = drop_ended(queries.selections, queries.count, records.data(), record_size);
     }
@@ -87,7 +86,7 @@ BlockReader::BlockReader(const ScanKernels& kernels, const Codes& codes, int64_t
 }
 
 bool BlockReader::next(Block& block) {
-  block = {words_.get(), block_size_, 0, next_, nullptr};
+  block = {words_.get(), block_size_, 0, next_, nullptr, nullptr, 0};
   if (codes_.mask != nullptr) {
     gather(block);
     return block.count > 0;
@@ -101,14 +100,9 @@ bool BlockReader::next(Block& block) {
     widen(rows, block);
   }
   next_ += block.count;
+  block.next = codes_.rows + next_ * codes_.width;
+  block.next_bytes = std::min(block_size_, last_ - next_) * codes_.width;
   return true;
-}
-
-void BlockReader::prefetch() const {
-  if (codes_.mask != nullptr) return;
-  const uint8_t* rows = codes_.rows + next_ * codes_.width;
-  const int64_t bytes = std::min(block_size_, last_ - next_) * codes_.width;
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + i, 0, 2);
 }
 
 // Fills the block with codes that the mask allows, so that no lane is wasted on others.

@@ -30,8 +30,6 @@ class BlockReader {
  public:
   BlockReader(const ScanKernels& kernels, const Codes& codes, int64_t first, int64_t last, int64_t block_size);
   bool next(Block& block);
-  // Fetches the rows of the next block into the cache, where the work on this one takes longer than that.
-  void prefetch() const;
 
  private:
   void gather(Block& block);

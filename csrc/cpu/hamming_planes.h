@@ -115,7 +115,9 @@ struct Sliced {
 
     // First the masks of near codes, without a branch; those that are not empty are looked at afterwards.
     int64_t found = 0;
+    NextBlock next(block, queries.count);
     for (int64_t q = 0; q < queries.count; ++q) {
+      next.fetch_share();
       const uint8_t* record = records + q * kRecord;
       Plane sum[kLevels];
       for (int level = 0; level < kLevels; ++level) sum[level] = entry(tables.starts, record[kGroups + level]);

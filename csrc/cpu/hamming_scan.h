@@ -33,8 +33,10 @@ struct Block {
   const uint64_t* words;
   int64_t stride;
   int64_t count;
-  int64_t first;             // index of code 0
-  const int64_t* positions;  // index of each code, ascending, or null: first + i
+  int64_t first;                  // index of code 0
+  const int64_t* positions;       // index of each code, ascending, or null: first + i
+  const uint8_t* next = nullptr;  // what is read after this block, to be fetched into the cache meanwhile
+  int64_t next_bytes = 0;
 
   int64_t index(int64_t i) const { return positions == nullptr ? first + i : positions[i]; }
 };
