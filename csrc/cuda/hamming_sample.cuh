@@ -108,8 +108,8 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) 
       if (distances[s] <= farthest) atomicAdd(&sample[distances[s]], 1u);
     }
     if (start != 0) continue;
-    __syncthreads();  // what lies beyond as many as are wanted is not counted any more: lanes wait for each other's
-                      // atomics
+    // From now on what lies beyond as many as are wanted is not counted: lanes wait for each other's atomics.
+    __syncthreads();
     if (threadIdx.x < 32) {
       const int distance = rank_distance(sample, last, wanted);
       if (threadIdx.x == 0) bound = distance;
