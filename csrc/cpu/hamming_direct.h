@@ -216,9 +216,13 @@ struct Direct {
     }
   }
 
-  // Has rows fetched into the cache. What the processor fetches by itself ends with the page.
-  static ADSQ_INLINE void fetch(const uint8_t* rows, int64_t bytes) {
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(rows + b, 0, 2);
+  // Has rows fetched into a cache. What the processor fetches by itself ends with the page.
+  static ADSQ_INLINE void fetch(const uint8_t* rows, int64_t bytes, bool near) {
+    if (near) {
+      for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(rows + b, 0, 3);
+    } else {
+      for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(rows + b, 0, 2);
+    }
   }
 
   // vector_of(words of a query) returns what turns the address of kCodes rows into their distances.
@@ -234,11 +238,12 @@ struct Direct {
         const uint8_t* rows = stretch->codes;
         // Who passes first fetches for all others.
         const int64_t ahead = q == 0 ? stretch->ahead : 0;
+        const bool near = stretch->near;
         scan(
             stretch->count, selection, Indices{stretch->first, nullptr},
             [&](int64_t i, Distances* d) __attribute__((always_inline)) {
               const uint8_t* group = rows + i * width;
-              if (ahead != 0) fetch(group + ahead, kGroup * kCodes * width);
+              if (ahead != 0) fetch(group + ahead, kGroup * kCodes * width, near);
               for (int v = 0; v < kGroup; ++v) d[v] = distances(group + v * kCodes * width);
             },
             [&](int64_t i) __attribute__((always_inline)) { return distances(rows + i * width); },

@@ -160,8 +160,9 @@ void scan_part(const ScanKernels& kernels, const Codes& database, int64_t first,
   // Rows that are not words cost shuffles for each query, so that for several queries it pays to spread them once.
   if (database.mask == nullptr && (database.width == 8 || queries.count <= kInPlaceQueries)) {
     const int64_t ahead = (last - first) * database.width > kOwnCacheBytes ? kAheadBytes : 0;
+    const bool near = fetches_into_first_cache();
     for (int64_t i = first; i < last && queries.count > 0; i += block_size) {
-      const Rows block{database.rows + i * database.width, std::min(block_size, last - i), i, ahead};
+      const Rows block{database.rows + i * database.width, std::min(block_size, last - i), i, ahead, near};
       if (kernels.scan_rows(&block, 1, database.width, queries)) {
         queries.count = drop_ended(queries.selections, queries.count, nullptr, 0);
       }

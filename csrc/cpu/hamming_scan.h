@@ -46,7 +46,8 @@ struct Rows {
   const uint8_t* codes;
   int64_t count;
   int64_t first;      // index of the first
-  int64_t ahead = 0;  // how many bytes ahead codes are fetched into the cache; 0: not at all
+  int64_t ahead = 0;  // how many bytes ahead codes are fetched into a cache; 0: not at all
+  bool near = false;  // into the first one, else into the second
 };
 
 // Queries as words, [number][num_words], and what is found for those still searching.

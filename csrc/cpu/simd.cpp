@@ -51,4 +51,12 @@ Simd active_simd() {
   throw std::invalid_argument(std::string("ADSQ_SIMD: expected generic, avx2 or avx512, got ") + forced);
 }
 
+bool fetches_into_first_cache() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
 }  // namespace adsq::cpu

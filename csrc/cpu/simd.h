@@ -12,4 +12,9 @@ bool is_supported(Simd simd);
 // call. Throws std::invalid_argument for a name that is not one of them, or a variant this machine cannot run.
 Simd active_simd();
 
+// Whether codes that a scan will soon reach are best fetched into the first cache rather than into the second.
+// Measured: on Zen 5 a scan of 8 MB takes a fifth less time with the first, and one of 80 MB no more. Elsewhere it is
+// the second, for which a processor can have more requests on their way.
+bool fetches_into_first_cache();
+
 }  // namespace adsq::cpu
