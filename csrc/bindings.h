@@ -1,5 +1,6 @@
 // What both bindings share: element types of tensors, and the checks that keep a wrong call from reading wild memory.
-// The schemas live in kernels/<family>/op.py, which also checks shapes for people; these checks guard direct calls.
+// The schemas live in kernels/<family>/op.py, which also checks shapes for people; these checks guard direct calls. All
+// bindings take only what the headers of torch 2.10 have: people build against the torch that is there.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
