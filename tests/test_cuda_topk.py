@@ -110,10 +110,11 @@ def test_no_races_where_blocks_look_at_thresholds_again(emulator):
 @pytest.mark.parametrize("build", ["address", "thread"])
 def test_many_queries_share_a_sample(emulator, build):
     """From 16 queries on its codes are put side by side, with the part of the mask that is theirs."""
-    queries, database = random_codes(17, 40, 1), random_codes(700, 40, 2)
+    n = 700 if build == "address" else 300  # threads take long to make
+    queries, database = random_codes(17, 40, 1), random_codes(n, 40, 2)
     options = {"sample": 64, "matrices": 1, "threads": 64 if build == "thread" else 0}
-    for masked in (None, "half", "none"):
-        check(emulator, build, queries, database, 5, mask=some_mask(masked, 700), order="random:1", **options)
+    for masked in (None, "half", "none") if build == "address" else ("half",):
+        check(emulator, build, queries, database, 5, mask=some_mask(masked, n), order="random:1", **options)
 
 
 @pytest.mark.parametrize("build", ["address", "thread"])
