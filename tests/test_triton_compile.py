@@ -14,7 +14,7 @@ from triton_compile import Launch, compiled, recorded
 
 CAPABILITIES = (80, 90, 100)
 MAX_REGISTERS = 255  # two programs of four warps a processor; more do not exist
-SPILLED = {90: 128}  # bytes of stack a thread, where tiles of 64 x 64 are faster than smaller ones without
+SPILLED = 96  # bytes of stack a thread on sm_90, where tiles of 64 x 64 are faster than smaller ones without
 SMALL = 80  # registers of the kernels without products
 
 
@@ -48,7 +48,7 @@ def test_pairwise_loss_fits_the_registers(dtype, labels, tmp_path):
         launch = pairwise_launches(4096, 59_000, 64, dtype, labels, capability)[0]
         usage = compiled(launch, capability, tmp_path)
         print(f"| {dtype} | {labels} | sm_{capability} | {usage.registers} | {usage.spilled} | {usage.shared} |")
-        assert usage.spilled <= SPILLED.get(capability, 0)
+        assert usage.spilled <= (SPILLED if capability == 90 and dtype != "bfloat16" else 0)
         assert usage.registers <= MAX_REGISTERS and usage.shared <= 48 * 1024
 
 
@@ -68,7 +68,8 @@ OTHER_LAUNCHES = {
 def test_other_launches_compile(case, capability, tmp_path):
     usage = compiled(OTHER_LAUNCHES[case]({"capability": capability}), capability, tmp_path)
     print(f"{case} sm_{capability}: {usage}")
-    assert usage.spilled <= SPILLED.get(capability, 0) and usage.registers <= MAX_REGISTERS
+    spilled = {"parameters": 128, "parameters, tf32": 128}.get(case, SPILLED) if capability == 90 else 0
+    assert usage.spilled <= spilled and usage.registers <= MAX_REGISTERS
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -139,6 +139,21 @@ def test_tf32_is_rounded_to_nearest():
     assert squared[0].isnan() and squared[1].isinf() and squared[2:] == [(1.5 + 2**-11) ** 2, 2.25]
 
 
+@pytest.mark.parametrize("tile", ["BLACKWELL", "OTHER"])
+def test_tiles_of_other_gpus(tile, monkeypatch):
+    """The interpreter takes those of Hopper otherwise."""
+    monkeypatch.setattr(triton_launch, "_tile", lambda device: getattr(triton_launch, tile))
+    parameters = torch.tensor([0.7, -0.3, 3.0, 0.25])
+    for labels, bits in (("ids", 48), ("bool", 200), ("float32", 17)):
+        u, v, pair = (
+            torch.randn(70, bits).tanh(),
+            torch.randn(130, bits).tanh(),
+            (LABELS[labels](70), LABELS[labels](130)),
+        )
+        exact = plain(u.double(), v.double(), pair, parameters.double())
+        assert_close_as_pytorch(pairwise(u, v, pair, parameters), plain(u, v, pair, parameters), exact)
+
+
 @pytest.mark.parametrize("needs", [*itertools.product([False, True], repeat=3)], ids=str)
 def test_only_wanted_gradients(needs):
     u, v, pair = torch.randn(70, 20), torch.randn(100, 20), (LABELS["ids"](70), LABELS["ids"](100))
