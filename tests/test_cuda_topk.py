@@ -103,8 +103,14 @@ def test_sanitizers_find_nothing(emulator, build, num_bits, matrices):
 
 def test_no_races_where_blocks_look_at_thresholds_again(emulator):
     """Each of 8 blocks takes five times the codes that it holds, and the candidates come in several rounds."""
-    queries, database = random_codes(1, 64, 1), random_codes(8 * 5 * 512, 64, 2)
-    check(emulator, "thread", queries, database, 300, matrices=1, threads=64, processors=1)
+    queries, database = random_codes(1, 64, 1), random_codes(8 * 5 * 2048, 64, 2)
+    check(emulator, "thread", queries, database, 300, matrices=0, threads=64, processors=1)
+
+
+def test_blocks_on_tensor_cores_look_at_thresholds_again(emulator):
+    """Each of 3 blocks takes four times the codes that it holds, and looks after three."""
+    queries, database = random_codes(130, 64, 1), random_codes(3 * 4 * 1024, 64, 2)
+    check(emulator, "plain", queries, database, 40, matrices=1, processors=1)
 
 
 @pytest.mark.parametrize("build", ["address", "thread"])
@@ -118,12 +124,15 @@ def test_many_queries_share_a_sample(emulator, build):
 
 
 @pytest.mark.parametrize("build", ["address", "thread"])
-def test_more_hits_than_a_block_remembers(emulator, build):
-    """Its threads then take them up one by one, and lower the threshold on their own."""
-    queries = random_codes(3, 64, 1)
-    database = torch.cat((random_codes(1, 64, 2).repeat(700, 1), queries[:1].repeat(200, 1)))
-    for k, capacity in ((100, 8192), (5, 80), (900, 8192)):
-        options = {"capacity": capacity, "sample": 4, "threads": 64 if build == "thread" else 0}
+@pytest.mark.parametrize("matrices", MATRICES)
+@pytest.mark.parametrize(("count", "far", "near"), [(3, 700, 200), (24, 40, 720)])
+def test_more_than_a_block_remembers(emulator, build, matrices, count, far, near):
+    """More pairs than it finds room for, or more hits: threads then take them up alone, and lower thresholds."""
+    queries = random_codes(3, 64, 1).repeat(count // 3, 1)
+    database = torch.cat((random_codes(1, 64, 2).repeat(far, 1), queries[:1].repeat(near, 1)))
+    cases = (100, 8192), (5, 80), (far + near, 8192)
+    for k, capacity in cases[: 1 if build == "thread" else 3]:  # threads take long to make
+        options = {"capacity": capacity, "sample": 4, "matrices": matrices, "threads": 64 if build == "thread" else 0}
         check(emulator, build, queries, database, k, order="random:2", **options)
 
 

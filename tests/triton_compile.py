@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -66,8 +66,9 @@ def recorded(module: ModuleType, capability: int = 90) -> Iterator[list[Launch]]
         for name, value in vars(module).copy().items():
             if isinstance(value, triton.JITFunction):
                 patch.setattr(module, name, _Recorder(value, launches))
-        patch.setattr(torch.cuda, "get_device_capability", lambda device: divmod(capability, 10))
-        patch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=132))
+        if hasattr(module, "_capability"):
+            patch.setattr(module, "_capability", lambda device: divmod(capability, 10))
+            patch.setattr(module, "_processors", lambda device: 132)
         yield launches
 
 

@@ -124,6 +124,19 @@ __device__ __forceinline__ int add_distance(int start, const uint32_t* a, const 
   }
 }
 
+// The distance of two codes, a few words at a time. Not for inner loops, as load_words.
+template <int kWords, bool kWide>
+__device__ __forceinline__ int distance_between(const Codes& a, int64_t i, const Codes& b, int64_t j) {
+  uint32_t x[kWords], y[kWords];
+  int distance = 0;
+  for (int first = 0; first < (kWide ? a.num_words() : 1); first += kWords) {
+    load_words<kWords>(a, i, first, x);
+    load_words<kWords>(b, j, first, y);
+    distance = add_distance<kWords>(distance, x, y);
+  }
+  return distance;
+}
+
 constexpr int kNoDistance = INT_MAX;  // of a neighbour that does not exist
 
 // A neighbour's place in the order of results: distance, then index.

@@ -14,10 +14,11 @@ template <int kWords, bool kWide>
 class BitCounts {
  public:
   static constexpr int kCodes = kWords <= 2 ? 8 : 4, kQueries = kWide ? 2 : 1, kRows = kQueries;
-  static constexpr int kCodesAThread = kCodes;                     // of those that the block holds
-  static constexpr bool kTogether = false;                         // whether the lanes of a warp must compare together
-  static constexpr int kBlocks = kWide ? 2 : kWords == 8 ? 3 : 4;  // a multiprocessor, which limits registers
-  static constexpr int kTile = kWide ? 32 : 128;                   // queries, in 16 KB of shared memory at most
+  static constexpr int kCodesAThread = kCodes;         // of those that the block holds
+  static constexpr bool kTogether = false;             // whether the lanes of a warp must compare together
+  static constexpr int kLookAfter = 32;                // queries x chunks after which hits are looked at, about
+  static constexpr int kBlocks = kWords == 8 ? 2 : 4;  // a multiprocessor, which limits registers
+  static constexpr int kTile = kWide ? 32 : 128;       // queries, in 16 KB of shared memory at most
 
   // Words from one query of the tile to the next
   static __host__ __device__ int stride(int num_words) {
@@ -28,23 +29,28 @@ class BitCounts {
     load_words<1>(queries, query, i, &word);
     return word;
   }
-  static __device__ int row_at(int q) { return q; }
+  // Which query of the step and which code a thread's numbers stand for
+  static __device__ int row_at(int q, int) { return q; }
+  static __device__ int64_t index_at(int64_t base, int r, int thread) {
+    return base + r / kGroup * kThreads * kGroup + thread * kGroup + r % kGroup;
+  }
   static __device__ int first_word(int) { return 0; }  // of the queries' words that the thread reads
-  static __device__ int64_t index_at(int64_t base, int r) { return base + threadIdx.x * kGroup + offset_at(r); }
-  static __host__ __device__ constexpr int offset_at(int r) { return r / kGroup * kThreads * kGroup + r % kGroup; }
+  static __device__ int distance(const Codes& a, int64_t i, const Codes& b, int64_t j) {
+    return distance_between<kWords, kWide>(a, i, b, j);
+  }
 
   __device__ __forceinline__ void load(const Codes& database, int64_t base) {
     if constexpr (kWide) return;
     if (kGroup > 1 && database.is_dense(4 * kWords) && base + kThreads * kCodes <= database.count) {
 #pragma unroll
       for (int r = 0; r < kCodes; r += kGroup) {
-        copy_words<kGroup * kWords>(database.data + index_at(base, r) * 4 * kWords, codes_ + r * kWords);
+        copy_words<kGroup * kWords>(database.data + index_at(base, r, threadIdx.x) * 4 * kWords, codes_ + r * kWords);
       }
     } else {
       const uint8_t* at[kCodes];
 #pragma unroll
       for (int r = 0; r < kCodes; ++r) {  // a code twice rather than one beyond the last
-        at[r] = database.data + min(index_at(base, r), database.count - 1) * database.width;
+        at[r] = database.data + min(index_at(base, r, threadIdx.x), database.count - 1) * database.width;
       }
       read_words<kWords>(at, database.width, database.unit, codes_);
     }
@@ -61,7 +67,7 @@ class BitCounts {
       if constexpr (kWide) {
 #pragma unroll
         for (int r = 0; r < kCodes; ++r) {
-          const int64_t index = index_at(base, r);
+          const int64_t index = index_at(base, r, threadIdx.x);
           if (index < database.count) load_words<kWords>(database, index, first, codes_ + r * kWords);
         }
       }
@@ -83,15 +89,16 @@ class BitCounts {
 };
 
 // Products of bit matrices: popcount(a and not b) + popcount(not a and b) is the distance of a and b, so a code brings
-// its words and their complements, a query the complements first. A warp holds 64 codes, in four tiles of 16, and takes
-// 8 queries a step. Codes of up to 2, 4 or 8 words.
+// its words and their complements, a query the complements first. A warp holds kTiles tiles of 16 codes, and takes 8
+// queries a step: what a step takes besides products is shared by them all. Codes of up to 2, 4 or 8 words.
 template <int kWords>
 class BitMatrices {
  public:
-  static constexpr int kTiles = 4, kCodes = 2 * kTiles, kQueries = 2, kRows = 8;
+  static constexpr int kTiles = kWords == 8 ? 4 : 8, kCodes = 2 * kTiles, kQueries = 2, kRows = 8;
   static constexpr int kCodesAThread = kTiles * 16 / 32;  // four lanes hold the same codes
   static constexpr bool kTogether = true;
-  static constexpr int kBlocks = kWords == 2 ? 4 : 3, kTile = kWords == 8 ? 128 : 256;
+  static constexpr int kLookAfter = 512;
+  static constexpr int kBlocks = kWords == 4 ? 2 : 3, kTile = kWords == 8 ? 128 : 256;
 
   // With room between queries, so that the lanes of a warp, who read four words of eight, find them in different banks
   static __host__ __device__ int stride(int) { return 2 * kWords + (kWords == 2 ? 0 : 4); }
@@ -102,24 +109,28 @@ class BitMatrices {
     load_words<1>(queries, query, at, &word);
     return i / kPiece % 2 == 0 ? ~word : word;
   }
-  static __device__ int row_at(int q) { return threadIdx.x % 4 * 2 + q; }
-  static __device__ int first_word(int stride) { return threadIdx.x % 32 / 4 * stride + threadIdx.x % 4; }
-  static __device__ int64_t index_at(int64_t base, int r) {
-    return base + threadIdx.x / 32 * (16 * kTiles) + threadIdx.x % 32 / 4 + offset_at(r);
+  static __device__ int row_at(int q, int thread) { return thread % 4 * 2 + q; }
+  static __device__ int64_t index_at(int64_t base, int r, int thread) {
+    return base + thread / 32 * (16 * kTiles) + r / 2 * 16 + thread % 32 / 4 + r % 2 * 8;
   }
-  static __host__ __device__ constexpr int offset_at(int r) { return r / 2 * 16 + r % 2 * 8; }
+  static __device__ int first_word(int stride) { return threadIdx.x % 32 / 4 * stride + threadIdx.x % 4; }
+  static __device__ int distance(const Codes& a, int64_t i, const Codes& b, int64_t j) {
+    return distance_between<kWords, false>(a, i, b, j);
+  }
 
   __device__ __forceinline__ void load(const Codes& database, int64_t base) {
 #pragma unroll
-    for (int r = 0; r < kCodes; ++r) {
-      const int64_t index = index_at(base, r);
+    for (int p = 0; p < kPieces; ++p) {
+      const int word = p * kPiece + threadIdx.x % kPiece;
+      const uint8_t* at[kCodes];
 #pragma unroll
-      for (int p = 0; p < kPieces; ++p) {
-        const int at = p * kPiece + threadIdx.x % kPiece;
-        uint32_t word = 0;
-        const uint8_t* const from[] = {database.data + index * database.width + 4 * at};
-        if (index < database.count) read_words<1>(from, database.width - 4 * at, database.unit, &word);
-        codes_[p][r] = kWords == 2 && threadIdx.x % 4 >= 2 ? ~word : word;
+      for (int r = 0; r < kCodes; ++r) {  // a code twice rather than one beyond the last
+        at[r] = database.data + min(index_at(base, r, threadIdx.x), database.count - 1) * database.width + 4 * word;
+      }
+      read_words<1>(at, database.width - 4 * word, database.unit, codes_[p]);
+#pragma unroll
+      for (int r = 0; r < kCodes; ++r) {
+        if (kWords == 2 && threadIdx.x % 4 >= 2) codes_[p][r] = ~codes_[p][r];
       }
     }
   }

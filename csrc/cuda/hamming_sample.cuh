@@ -25,6 +25,13 @@ struct Filter {
   __host__ __device__ int64_t sample_size() const {
     return database.count >> sample_bits == 0 ? database.count : int64_t{1} << sample_bits;
   }
+  // Which of the sample's neighbours gives the threshold: four deviations above the rank that is expected of the k-th
+  // neighbour in the sample, and some for small ranks. Of all codes, the k-th.
+  __host__ __device__ unsigned wanted_of_sample() const {
+    const int64_t size = sample_size();
+    const float expected = static_cast<float>(k) * static_cast<float>(size) / static_cast<float>(database.count);
+    return size == database.count ? k : static_cast<unsigned>(expected + 4 * sqrtf(expected) + 4);
+  }
   // The i-th code of the sample: any of the i-th of equal stretches, but of all codes where they fit. Without a
   // division, which takes a GPU longer than the comparison.
   __device__ int64_t sample_index(int64_t i) const {
@@ -82,9 +89,7 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) 
   const bool gathered = f.sampled.data != nullptr;
   const Codes codes = gathered ? f.sampled : f.database;
   const int64_t size = f.sample_size();
-  // Four deviations above the rank that is expected of the k-th neighbour in the sample, and some for small ranks
-  const float expected = static_cast<float>(f.k) * static_cast<float>(size) / static_cast<float>(f.database.count);
-  const unsigned wanted = size == f.database.count ? f.k : static_cast<unsigned>(expected + 4 * sqrt(expected) + 4);
+  const unsigned wanted = f.wanted_of_sample();
   uint32_t words[kWords], wanted_words[kWords];
   if constexpr (!kWide) load_words<kWords>(f.queries, query, 0, wanted_words);
   for (int64_t start = 0; start < size; start += threads * kStep) {

@@ -121,7 +121,8 @@ def pairwise_similarity_loss_fwd_kernel(
     norms_a,  # [rows_a], one over the length of a row
     norms_b,  # [rows_b]
     weights,  # [rows_a] or [rows_b]
-    factor_ptr,  # float64 [1], what the sums are multiplied by
+    factor: tl.float64,  # what the sums are multiplied by; with weights, one over that where all weigh 1 / total
+    total_ptr,  # float64 [1], the sum of the weights
     parameters,  # [4]: scale, bias, positive and negative weight
     gradients,  # [splits, rows_a, bits]
     sums,  # float64 [1 or 3, row tiles * splits]: loss, its derivatives by scale and bias
@@ -256,7 +257,10 @@ def pairwise_similarity_loss_fwd_kernel(
                 gradient += dot(parts(slope, WIDE), parts(b.to(tl.float32), WIDE), 2)
             else:
                 gradient += dot(parts(slope, WIDE), parts(b, WIDE), 3)
-    factor = tl.load(factor_ptr)
+    factor = tl.full((), factor, tl.float64)
+    if WEIGHTS_OF != "none":
+        count = factor * tl.load(total_ptr)
+        factor = 1 / tl.where(count > 0, count, 1.0)
     if GRADIENTS:
         k = column + tl.arange(0, BLOCK_K)
         gradients += (split.to(tl.int64) * rows_a + start_a) * bits

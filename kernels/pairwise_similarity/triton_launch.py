@@ -5,6 +5,7 @@ The functions answer NotImplemented to what they leave to the PyTorch body of th
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -70,29 +71,34 @@ def _prepare(labels: tuple[Tensor, Tensor], kind: str) -> _Labels:
 
 def _is_covered(tensor: Tensor) -> bool:
     """Whether there is a row, and a device with the instructions used."""
-    return tensor.shape[0] > 0 and (INTERPRETED or torch.cuda.get_device_capability(tensor.device) >= (8, 0))
+    return tensor.shape[0] > 0 and (INTERPRETED or _capability(tensor.device) >= (8, 0))
+
+
+@functools.cache  # what is asked at each call would take longer than a small kernel
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _tile(device: torch.device) -> Tile:
-    major = 9 if INTERPRETED else torch.cuda.get_device_capability(device)[0]
+    major = 9 if INTERPRETED else _capability(device)[0]
     return {9: HOPPER, 10: BLACKWELL, 11: BLACKWELL}.get(major, OTHER)
 
 
 def _splits(rows_a: int, rows_b: int, bits: int, tile: Tile, device: torch.device) -> int:
     """Into how many parts B falls, so that few rows of A fill the GPU. Never depends on which gradients are wanted."""
-    processors = 2 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
-    programs = triton.cdiv(rows_a, tile.rows_a) * triton.cdiv(max(bits, 1), BLOCK_K)
-    tiles = triton.cdiv(rows_b, tile.rows_b)
-    return triton.cdiv(tiles, triton.cdiv(tiles, max(1, min(tiles, PROGRAMS * processors // programs))))
+    processors = 2 if INTERPRETED else _processors(device)
+    programs = _ceil(rows_a, tile.rows_a) * _ceil(max(bits, 1), BLOCK_K)
+    tiles = _ceil(rows_b, tile.rows_b)
+    return _ceil(tiles, _ceil(tiles, max(1, min(tiles, PROGRAMS * processors // programs))))
 
 
-def _factor(u: Tensor, v: Tensor, weights: Tensor | None, exclude_diagonal: bool, mean: bool) -> Tensor:
-    """Return one over the number of pairs, 1 where there are none or for the sum: a float64 scalar on the GPU."""
-    rows = mean * (u.shape[0] - exclude_diagonal)
-    if weights is None:
-        return u.new_full((), 1 / max(1, rows * v.shape[0]), dtype=torch.float64)
-    count = rows * weights.sum(dtype=torch.float64)
-    return 1 / torch.where(count > 0, count, torch.ones_like(count))
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)  # triton.cdiv takes microseconds on the host
 
 
 def _run(
@@ -109,9 +115,13 @@ def _run(
     """Return float64 sums, [1] or [3] (loss, its derivatives by scale and bias), and the two gradients, some empty."""
     rows, bits = (codes[0].shape[0], codes[1].shape[0]), codes[0].shape[1]
     weights = None if column_weights is None else column_weights.float().contiguous()
-    factor = _factor(*codes, weights, exclude_diagonal, mean)
+    rows_counted = mean * (rows[0] - exclude_diagonal)  # the diagonal holds every column once
+    if weights is None:
+        factor, total = 1 / max(1, rows_counted * rows[1]), parameters
+    else:
+        factor, total = float(rows_counted), weights.sum(dtype=torch.float64)
     tile = _tile(codes[0].device)
-    block_k = max(16, min(BLOCK_K, triton.next_power_of_2(bits)))
+    block_k = max(16, min(BLOCK_K, 1 << max(0, bits - 1).bit_length()))
     options = dict(
         FORM=form,
         KIND=labels.kind,
@@ -135,8 +145,9 @@ def _run(
             gradients.append(codes[1].new_empty(0, dtype=torch.float32))
             continue
         splits = _splits(rows[a], rows[b], bits, tile, codes[a].device)
-        grid = triton.cdiv(rows[a], tile.rows_a), splits, triton.cdiv(bits, block_k) if needs[a] else 1
-        parts = codes[a].new_empty((splits, rows[a], bits) if needs[a] else 0, dtype=torch.float32)
+        grid = _ceil(rows[a], tile.rows_a), splits, _ceil(bits, block_k) if needs[a] else 1
+        shape = () if splits == 1 else (splits,)
+        parts = codes[a].new_empty((*shape, rows[a], bits) if needs[a] else 0, dtype=torch.float32)
         if with_loss:
             sums = parts.new_empty(3 if needs[2] else 1, grid[0] * splits, dtype=torch.float64)
         pairwise_similarity_loss_fwd_kernel[grid](
@@ -144,6 +155,7 @@ def _run(
             *(
                 parameters if weights is None else weights,
                 factor,
+                total,
                 parameters,
                 parts,
                 sums,
@@ -152,14 +164,14 @@ def _run(
                 bits,
                 labels.labels[a].shape[1:].numel(),
             ),
-            triton.cdiv(triton.cdiv(rows[b], tile.rows_b), splits),
+            _ceil(_ceil(rows[b], tile.rows_b), splits),
             WEIGHTS_OF="none" if weights is None else "ba"[a],
             LOSS=with_loss,
             PARAMETERS=with_loss and needs[2],
             GRADIENTS=needs[a],
             **options,
         )
-        gradients.append(parts if not needs[a] else parts[0] if splits == 1 else parts.sum(0))
+        gradients.append(parts.sum(0) if needs[a] and splits > 1 else parts)
     return sums.sum(1), gradients
 
 
@@ -172,7 +184,7 @@ def pairwise_similarity(labels_u: Tensor, labels_v: Tensor, kind: str) -> Tensor
         kind, labels, norms, block = _prepare((labels_u, labels_v), kind)
         similarity = labels_u.new_empty((n, m), dtype=torch.float32)
         tile = _tile(labels_u.device)
-        pairwise_similarity_fwd_kernel[(triton.cdiv(n, tile.rows_a) * triton.cdiv(m, tile.rows_b),)](
+        pairwise_similarity_fwd_kernel[(_ceil(n, tile.rows_a) * _ceil(m, tile.rows_b),)](
             *(*labels, *norms, similarity, n, m, labels[0].shape[1:].numel()),
             **dict(KIND=kind, BLOCK_A=tile.rows_a, BLOCK_B=tile.rows_b, BLOCK_C=block, WIDE=INTERPRETED),
             num_warps=tile.warps,
@@ -226,5 +238,5 @@ def pairwise_similarity_loss(
             (needs_u, needs_v, needs_parameters),
             tf32,
         )
-        by_parameters = pad(sums[1:], (0, 2)) if needs_parameters else sums.new_empty(0)
-    return sums[0].float(), gradients[0], gradients[1], by_parameters.float()
+        by_parameters = pad(sums[1:], (0, 2)).float() if needs_parameters else parameters.new_empty(0)
+    return sums[0].float(), gradients[0], gradients[1], by_parameters
