@@ -14,11 +14,11 @@ template <int kWords, bool kWide>
 class BitCounts {
  public:
   static constexpr int kCodes = kWords <= 2 ? 8 : 4, kQueries = kWide ? 2 : 1, kRows = kQueries;
-  static constexpr int kCodesAThread = kCodes;         // of those that the block holds
-  static constexpr bool kTogether = false;             // whether the lanes of a warp must compare together
-  static constexpr int kLookAfter = 32;                // queries x chunks after which hits are looked at, about
-  static constexpr int kBlocks = kWords == 8 ? 2 : 4;  // a multiprocessor, which limits registers
-  static constexpr int kTile = kWide ? 32 : 128;       // queries, in 16 KB of shared memory at most
+  static constexpr int kCodesAThread = kCodes;  // of those that the block holds
+  static constexpr bool kTogether = false;      // whether the lanes of a warp must compare together
+  static constexpr int kLookAfter = 32;         // queries x chunks after which hits are looked at, about
+  static constexpr int kBlocks = kWords == 8 ? 2 : kWords == 2 ? 3 : 4;  // a multiprocessor, which limits registers
+  static constexpr int kTile = kWide ? 32 : 128;                         // queries, in 16 KB of shared memory at most
 
   // Words from one query of the tile to the next
   static __host__ __device__ int stride(int num_words) {
