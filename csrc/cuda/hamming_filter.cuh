@@ -266,9 +266,15 @@ void filter(Launcher& launcher, const Filter& f, bool on_tensor_cores, uint32_t*
     threads = std::min<int64_t>(threads, kThreads);
   }
   const int num_words = f.queries.num_words();
+  threads = std::max<int64_t>(threads, 32);
   dispatch_words(num_words, [&](auto words, auto wide) {
-    launcher.run(sample_kernel<decltype(words)::value, decltype(wide)::value>, f.queries.count,
-                 static_cast<int>(std::max<int64_t>(threads, 32)), 0, f);
+    constexpr int kWords = decltype(words)::value, kAtOnce = decltype(wide)::value ? 1 : kSampleQueries;
+    if (f.queries.count >= kAtOnce * int64_t{launcher.processors()}) {
+      launcher.run(sample_kernel<kWords, decltype(wide)::value, kAtOnce>, (f.queries.count + kAtOnce - 1) / kAtOnce,
+                   static_cast<int>(threads), 0, f);
+    } else {
+      launcher.run(sample_kernel<kWords, decltype(wide)::value, 1>, f.queries.count, static_cast<int>(threads), 0, f);
+    }
   });
   if (on_tensor_cores && num_words <= kMatrixWords) {
     if (num_words <= 2) return run_filter<BitMatrices<2>>(launcher, f);

@@ -8,6 +8,7 @@
 namespace adsq::cuda {
 
 constexpr int kSampleThreads = 1024, kSampleStep = 4;  // of a block, and codes that a thread compares at a time
+constexpr int kSampleQueries = 4;                      // that a block takes where there are many
 
 struct Filter {
   Codes queries, database;
@@ -70,61 +71,76 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Filter f, uint32_t* wo
   if (allowed != nullptr) allowed[i] = f.database.is_allowed(index);
 }
 
-// A block a query: empties what the filter fills and guesses the threshold from the sample. Where that is all codes the
-// guess is exact.
-template <int kWords, bool kWide>
+// A block takes kAtOnce queries: empties what the filter fills and guesses their thresholds from the sample. Where that
+// is all codes the guess is exact. Many queries share what is read of it.
+template <int kWords, bool kWide, int kAtOnce>
 __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) {
+  static_assert(!kWide || kAtOnce == 1);
   constexpr int kStep = kWide ? 1 : kSampleStep;  // wide codes keep a thread busy anyway
-  ADSQ_SHARED(sample, unsigned[8 * 512 + 1]);
-  ADSQ_SHARED(bound, int);
-  const int64_t query = blockIdx.x;
-  const int last = f.queries.num_distances() - 1, threads = static_cast<int>(blockDim.x);
-  unsigned* histogram = f.histogram + query * (last + 1);
-  for (int d = threadIdx.x; d <= last; d += threads) sample[d] = histogram[d] = 0;
-  if (threadIdx.x == 0) {
-    f.counts[query] = 0, bound = last;
-    if (query == 0) *f.list_size = 0;
+  ADSQ_SHARED(sample, unsigned[kWide ? 8 * 512 + 1 : kAtOnce * (32 * kWords + 1)]);
+  ADSQ_SHARED(bounds, int[kAtOnce]);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kAtOnce;
+  const int queries = static_cast<int>(min(static_cast<int64_t>(kAtOnce), f.queries.count - first));
+  const int num_distances = f.queries.num_distances(), last = num_distances - 1;
+  const int threads = static_cast<int>(blockDim.x), warp = threadIdx.x / 32, warps = threads / 32;
+  for (int i = threadIdx.x; i < queries * num_distances; i += threads) {
+    sample[i] = f.histogram[first * num_distances + i] = 0;
+  }
+  if (static_cast<int>(threadIdx.x) < kAtOnce) {
+    bounds[threadIdx.x] = static_cast<int>(threadIdx.x) < queries ? last : -1;
+    if (static_cast<int>(threadIdx.x) < queries) f.counts[first + threadIdx.x] = 0;
+    if (threadIdx.x == 0 && first == 0) *f.list_size = 0;
   }
   __syncthreads();
   const bool gathered = f.sampled.data != nullptr;
   const Codes codes = gathered ? f.sampled : f.database;
   const int64_t size = f.sample_size();
   const unsigned wanted = f.wanted_of_sample();
-  uint32_t words[kWords], wanted_words[kWords];
-  if constexpr (!kWide) load_words<kWords>(f.queries, query, 0, wanted_words);
+  uint32_t words[kWords], wanted_words[kAtOnce][kWords];
+  if constexpr (!kWide) {
+#pragma unroll
+    for (int q = 0; q < kAtOnce; ++q) load_words<kWords>(f.queries, first + min(q, queries - 1), 0, wanted_words[q]);
+  }
   for (int64_t start = 0; start < size; start += threads * kStep) {
-    int distances[kStep];  // first all of them, so that their codes are on their way at the same time
+    int distances[kStep][kAtOnce];  // first all of them, so that their codes are on their way at the same time
 #pragma unroll
     for (int s = 0; s < kStep; ++s) {
       const int64_t i = start + s * threads + threadIdx.x, index = gathered || i >= size ? i : f.sample_index(i);
-      distances[s] = last + 1;
-      if (i >= size || !codes.is_allowed(index)) continue;
-      distances[s] = 0;
+      const bool counts = i < size && codes.is_allowed(index);
+#pragma unroll
+      for (int q = 0; q < kAtOnce; ++q) distances[s][q] = counts ? 0 : last + 1;
+      if (!counts) continue;
       for (int w = 0; w < (kWide ? f.queries.num_words() : 1); w += kWords) {
-        if constexpr (kWide) load_words<kWords>(f.queries, query, w, wanted_words);
+        if constexpr (kWide) load_words<kWords>(f.queries, first, w, wanted_words[0]);
         const uint8_t* const at[] = {codes.data + index * codes.width + 4 * w};
         read_words<kWords>(at, codes.width - 4 * w, codes.unit, words);
-        distances[s] = add_distance<kWords>(distances[s], wanted_words, words);
+#pragma unroll
+        for (int q = 0; q < kAtOnce; ++q) {
+          distances[s][q] = add_distance<kWords>(distances[s][q], wanted_words[q], words);
+        }
       }
     }
-    const int farthest = bound;
 #pragma unroll
-    for (int s = 0; s < kStep; ++s) {
-      if (distances[s] <= farthest) atomicAdd(&sample[distances[s]], 1u);
+    for (int q = 0; q < kAtOnce; ++q) {
+      const int farthest = bounds[q];
+#pragma unroll
+      for (int s = 0; s < kStep; ++s) {
+        if (distances[s][q] <= farthest) atomicAdd(&sample[q * num_distances + distances[s][q]], 1u);
+      }
     }
     if (start != 0) continue;
     // From now on what lies beyond as many as are wanted is not counted: lanes wait for each other's atomics.
     __syncthreads();
-    if (threadIdx.x < 32) {
-      const int distance = rank_distance(sample, last, wanted);
-      if (threadIdx.x == 0) bound = distance;
+    for (int q = warp; q < queries; q += warps) {
+      const int distance = rank_distance(sample + q * num_distances, last, wanted);
+      if (threadIdx.x % 32 == 0) bounds[q] = distance;
     }
     __syncthreads();
   }
   __syncthreads();
-  if (threadIdx.x < 32) {
-    const int threshold = rank_distance(sample, last, wanted);
-    if (threadIdx.x == 0) f.thresholds[query] = threshold;
+  for (int q = warp; q < queries; q += warps) {
+    const int threshold = rank_distance(sample + q * num_distances, last, wanted);
+    if (threadIdx.x % 32 == 0) f.thresholds[first + q] = threshold;
   }
 }
 
