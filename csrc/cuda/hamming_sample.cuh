@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Filter f, uint32_t* wo
 // A block takes kAtOnce queries: empties what the filter fills and guesses their thresholds from the sample. Where that
 // is all codes the guess is exact. Many queries share what is read of it.
 template <int kWords, bool kWide, int kAtOnce>
-__global__ void __launch_bounds__(kSampleThreads) sample_kernel(const Filter f) {
+__global__ void __launch_bounds__(kSampleThreads, 1) sample_kernel(const Filter f) {
   static_assert(!kWide || kAtOnce == 1);
   constexpr int kStep = kWide ? 1 : kSampleStep;  // wide codes keep a thread busy anyway
   ADSQ_SHARED(sample, unsigned[kWide ? 8 * 512 + 1 : kAtOnce * (32 * kWords + 1)]);
