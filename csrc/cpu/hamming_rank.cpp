@@ -6,6 +6,7 @@ namespace adsq::cpu {
 namespace {
 
 constexpr int64_t kRankedCodes = 1 << 18;  // distances that are held at a time, per thread
+constexpr int64_t kSmallWork = 1 << 17;    // pairs below which a second thread costs more than it brings
 
 // A stable counting sort that does not count first: each distance has a list of chunks, which codes are appended to.
 // What bounds it are the stores, and these are two a code, the code and the end of its list.
@@ -143,7 +144,7 @@ class Ranker {
 
 void rank_all(const Search& search) {
   const int64_t work = search.allowed * search.num_queries;
-  const int64_t tasks = std::min({search.threads.count, search.num_queries, 1 + work / kRankedCodes});
+  const int64_t tasks = std::min({search.threads.count, search.num_queries, 1 + work / kSmallWork});
   search.threads.run(tasks, [&](int64_t task) {
     Ranker(search).rank(search.num_queries * task / tasks, search.num_queries * (task + 1) / tasks);
   });
