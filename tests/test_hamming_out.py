@@ -61,6 +61,24 @@ def test_nothing_else_is_written(k: int) -> None:
                 assert (whole[:guard] == GARBAGE).all() and (whole[-guard:] == GARBAGE).all()
 
 
+def test_long_rows_at_any_address() -> None:
+    """Rows that pass the caches are written in whole lines, wherever they begin, and one while the next is sorted."""
+    n = 16_401
+    queries, database = random_codes(5, 48, 0), random_codes(n, 48, 1)
+    mask = torch.arange(n) % 9000 > 0
+    expected = [brute_topk(queries, database, n + 3, allowed) for allowed in (None, mask)]
+    for guard in (1, 5, 16):
+        for variant in FAST_VARIANTS:
+            for threads in (1, 2, 7):
+                torch.set_num_threads(threads)
+                for k in (16_384, 16_391, n + 3):
+                    for some, (distances, indices) in zip((None, mask), expected, strict=True):
+                        out = garbage(5, k, guard)
+                        with using(variant):
+                            hamming_topk(queries, database, k, mask=some, out=out)
+                        assert_equal(out, (distances[:, :k], indices[:, :k]), (variant, threads, k, guard))
+
+
 @pytest.mark.skipif(not _extension.simd_variants(), reason="the C++ library is not in use")
 def test_native_kernels_make_no_tensors_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bodies of the ops search into new tensors and copy them."""

@@ -15,8 +15,12 @@ constexpr int64_t kBatch = 64, kCounters = 1 << 13;
 constexpr int64_t kSmallWork = 1 << 16;  // pairs below which a second thread costs more than it brings
 
 // Equal distances follow each other often, and counting one waits for the counter of the last. So the database is read
-// at two places at once, each with its own counters.
-constexpr int kStretches = 2;
+// at several places at once, each with its own counters.
+constexpr int kStretches = 4;
+
+// Codes of a block, at most, and from one stretch's numbers to the next one's: known to the compiler, so that the
+// addresses of all stretches take one register. Not a power of two, since stores would seem to meet later loads.
+constexpr int64_t kStretchCodes = 4096 / kStretches, kStride = kStretchCodes + 32;
 
 struct Input {
   const ScanKernels& kernels;
@@ -32,7 +36,7 @@ struct Input {
 
 // What one query meets in one block: the distances of its codes, and the places of the relevant ones.
 struct Stretch {
-  const uint16_t* distances;
+  const uint16_t* distances;  // those of the next stretch lie kStride further on
   int64_t count;
   const uint16_t* relevant;
   int64_t num_relevant;
@@ -48,11 +52,10 @@ class Batch {
       : input_(input),
         queries_(queries),
         count_(count),
-        block_size_(std::max<int64_t>(64, direct_block_size(input.database.num_words()) / kStretches)),
-        distances_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * block_size_))),
-        relevant_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * block_size_))) {}
-
-  int64_t block_size() const { return block_size_; }
+        block_size_(
+            std::max<int64_t>(64, std::min(kStretchCodes, direct_block_size(input.database.num_words()) / kStretches))),
+        distances_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * kStride))),
+        relevant_(aligned_array<uint16_t>(static_cast<size_t>(kStretches * kStride))) {}
 
   // Calls visit(i, stretches) for the i-th query and the next block of each of kStretches parts of the database.
   template <class Visit>
@@ -73,7 +76,7 @@ class Batch {
       for (int64_t i = 0; i < count_; ++i) {
         const bool new_labels = i == 0 || !same_labels(queries_[i], queries_[i - 1]);
         for (int s = 0; s < kStretches; ++s) {
-          uint16_t *distances = distances_.get() + s * block_size_, *relevant = relevant_.get() + s * block_size_;
+          uint16_t *distances = distances_.get() + s * kStride, *relevant = relevant_.get() + s * kStride;
           const int64_t found =
               new_labels ? find_relevant(queries_[i], blocks[s], relevant) : stretches[s].num_relevant;
           input_.kernels.distances(blocks[s], input_.words + queries_[i] * num_words, num_words, distances);
@@ -116,19 +119,19 @@ class Batch {
 // Calls visit(s, i, distance) for each code i of each stretch s, a code of every stretch in turn.
 template <class Visit>
 inline void for_codes(const Stretch* stretches, Visit visit) {
-  const uint16_t* distances[kStretches];
+  const uint16_t* distances = stretches[0].distances;
   int64_t common = stretches[0].count;
-  for (int s = 0; s < kStretches; ++s) {
-    distances[s] = stretches[s].distances;
-    common = std::min(common, stretches[s].count);
-  }
+  for (int s = 1; s < kStretches; ++s) common = std::min(common, stretches[s].count);
   for (int64_t i = 0; i < common; ++i) {
-    for (int s = 0; s < kStretches; ++s) visit(s, i, distances[s][i]);
+    for (int s = 0; s < kStretches; ++s) visit(s, i, distances[s * kStride + i]);
   }
   for (int s = 0; s < kStretches; ++s) {
-    for (int64_t i = common; i < stretches[s].count; ++i) visit(s, i, distances[s][i]);
+    for (int64_t i = common; i < stretches[s].count; ++i) visit(s, i, distances[s * kStride + i]);
   }
 }
+
+// Where the counter of a stretch is among those of a query.
+constexpr int64_t counter_at(int s, int64_t distance) { return distance * kStretches + s; }
 
 // Counters of all and of the relevant codes at each distance, for each query of a batch and each stretch.
 class Counters {
@@ -138,24 +141,22 @@ class Counters {
         all_(static_cast<size_t>(queries * kStretches * num_distances)),
         relevant_(all_.size()) {}
 
-  int64_t* all(int64_t query, int s) { return all_.data() + (query * kStretches + s) * num_distances_; }
-  int64_t* relevant(int64_t query, int s) { return relevant_.data() + (query * kStretches + s) * num_distances_; }
+  int64_t* all(int64_t query) { return all_.data() + query * kStretches * num_distances_; }
+  int64_t* relevant(int64_t query) { return relevant_.data() + query * kStretches * num_distances_; }
 
   void count(int64_t query, const Stretch* stretches) {
-    int64_t* counts[kStretches];
-    for (int s = 0; s < kStretches; ++s) counts[s] = all(query, s);
+    int64_t *counts = all(query), *found = relevant(query);
     if (stretches[0].counts == nullptr) {
-      for_codes(stretches, [counts](int s, int64_t, uint16_t distance) { ++counts[s][distance]; });
+      for_codes(stretches, [counts](int s, int64_t, uint16_t distance) { ++counts[counter_at(s, distance)]; });
     } else {
       for_codes(stretches, [counts, stretches](int s, int64_t i, uint16_t distance) {
-        counts[s][distance] += stretches[s].counts[i];
+        counts[counter_at(s, distance)] += stretches[s].counts[i];
       });
     }
     for (int s = 0; s < kStretches; ++s) {
       const Stretch& stretch = stretches[s];
-      int64_t* found = relevant(query, s);
       for (int64_t r = 0; r < stretch.num_relevant; ++r) {
-        found[stretch.distances[stretch.relevant[r]]] += stretch.times(stretch.relevant[r]);
+        found[counter_at(s, stretch.distances[stretch.relevant[r]])] += stretch.times(stretch.relevant[r]);
       }
     }
   }
@@ -165,8 +166,8 @@ class Counters {
     for (int64_t d = 0; d < num_distances_; ++d) {
       total[d] = total_relevant[d] = 0;
       for (int s = 0; s < kStretches; ++s) {
-        total[d] += all(query, s)[d];
-        total_relevant[d] += relevant(query, s)[d];
+        total[d] += all(query)[counter_at(s, d)];
+        total_relevant[d] += relevant(query)[counter_at(s, d)];
       }
     }
   }
@@ -176,15 +177,15 @@ class Counters {
     int64_t before = 0, relevant_before = 0;
     for (int64_t d = 0; d < num_distances_; ++d) {
       for (int s = 0; s < kStretches; ++s) {
-        before += std::exchange(all(query, s)[d], before);
-        relevant_before += std::exchange(relevant(query, s)[d], relevant_before);
+        before += std::exchange(all(query)[counter_at(s, d)], before);
+        relevant_before += std::exchange(relevant(query)[counter_at(s, d)], relevant_before);
       }
     }
   }
 
  private:
   const int64_t num_distances_;
-  std::vector<int64_t> all_, relevant_;
+  std::vector<int64_t> all_, relevant_;  // [query][distance][stretch]
 };
 
 // Runs task(batch, numbers of its queries, how many, number of the thread's task) for all queries, up to `largest` in a

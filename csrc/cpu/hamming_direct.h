@@ -3,12 +3,15 @@
 //
 //   Distances     a vector of kCodes distances, 64 bits each
 //   broadcast, load_words, store; differing: how many bits differ; add; low: the smaller; pair_sums: of neighbouring
-//   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits a lane
+//   lanes of two vectors; within: which lanes are <= a limit, as bits; narrow: stores 16 bits of each lane of kGroup
+//   vectors
 //   repeated<kWords>: the words of a query again and again
 //   RowReader     distances of kCodes rows of any width, as they lie in memory
 //   append: writes the keys of the lanes that are set, given the index of lane 0, and anything beyond them, kCodes in
 //   all; returns how many these are. Where kAppends says so.
-//   widen, write_indices: as in ScanKernels, for as many as suit it; they return how many
+//   widen         as in ScanKernels, for as many as suit it; it returns how many
+//   stream        writes 64 bytes of indices or distances past the caches, to an address that is a multiple of 64.
+//   Where kStreams says so.
 //
 // Everything lies in an unnamed namespace and calls no template of the standard library: a function that two files
 // compile for different instruction sets must not be merged by the linker.
@@ -84,9 +87,8 @@ class NextBlock {
 
 // What an instruction set without better means offers.
 struct PlainIsa {
-  static constexpr bool kAppends = false;
+  static constexpr bool kAppends = false, kStreams = false;
   static int64_t widen(const uint8_t*, int64_t, int64_t, uint64_t*, int64_t) { return 0; }
-  static int64_t write_indices(const uint32_t*, int64_t, int64_t*) { return 0; }
 };
 
 // Vectors of distances that are looked at together: one comparison decides for all of them that none is near.
@@ -197,7 +199,7 @@ struct Direct {
     for (; i + kGroup * kCodes <= block.count; i += kGroup * kCodes) {
       Distances d[kGroup];
       group_distances<kGroup>(block, query, num_words, i, d);
-      for (int v = 0; v < kGroup; ++v) Isa::narrow(out + i + v * kCodes, d[v]);
+      Isa::narrow(out + i, d);
     }
     for (; i < block.count; ++i) {
       out[i] = static_cast<uint16_t>(one_distance(block.words + i, block.stride, query, num_words));
@@ -279,8 +281,15 @@ struct Direct {
     });
   }
 
-  static void write_indices(const uint32_t* from, int64_t count, int64_t* to) {
-    for (int64_t i = Isa::write_indices(from, count, to); i < count; ++i) to[i] = from[i];
+  template <class From, class To>
+  static void write(const From* from, int64_t count, To* to) {
+    int64_t i = 0;
+    if constexpr (Isa::kStreams) {
+      constexpr int64_t kLine = 64 / sizeof(To);
+      for (; i < count && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i) to[i] = from[i];
+      for (; i + kLine <= count; i += kLine) Isa::stream(from + i, to + i);
+    }
+    for (; i < count; ++i) to[i] = static_cast<To>(from[i]);
   }
 
   static void widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {

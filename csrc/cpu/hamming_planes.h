@@ -173,9 +173,9 @@ struct Sliced {
 // All kernels of an instruction set, with its measured limits (ScanKernels::sliced_queries).
 template <class Planes, class Isa>
 constexpr ScanKernels kernels_of(int narrow, int words, int wide) {
-  return {{narrow, words, wide},         Sliced<Planes>::kLanes,  &Sliced<Planes>::scan,
-          &Sliced<Planes>::scratch_size, &Direct<Isa>::widen,     &Direct<Isa>::scan_direct,
-          &Direct<Isa>::scan_rows,       &Direct<Isa>::distances, &Direct<Isa>::write_indices};
+  return {{narrow, words, wide}, Sliced<Planes>::kLanes,    &Sliced<Planes>::scan,   &Sliced<Planes>::scratch_size,
+          &Direct<Isa>::widen,   &Direct<Isa>::scan_direct, &Direct<Isa>::scan_rows, &Direct<Isa>::distances,
+          &Direct<Isa>::write,   &Direct<Isa>::write};
 }
 
 // 64 planes from the words of kLanes codes, by swapping ever smaller blocks of bits, all groups of 64 codes side by

@@ -1,33 +1,119 @@
 #include "cpu/hamming_results.h"
+#include "cpu/hamming_row.h"
 #include "cpu/memory.h"
 
 namespace adsq::cpu {
 namespace {
 
-constexpr int64_t kRankedCodes = 1 << 17;  // distances that are held at a time, per thread
-constexpr int64_t kStreamed = 1 << 14;     // from how many indices of a query on they are written past the caches
+constexpr int64_t kRankedCodes = 1 << 18;  // distances that are held at a time, per thread
+constexpr int64_t kSmallWork = 1 << 17;    // pairs below which a second thread costs more than it brings
+
+// A stable counting sort that does not count first: each distance has a list of chunks, which codes are appended to.
+// What bounds it are the stores, and these are two a code, the code and the end of its list.
+class Sorter {
+ public:
+  Sorter(int64_t num_codes, int64_t num_distances)
+      : num_codes_(num_codes),
+        num_distances_(num_distances),
+        lists_(kSegments * num_distances),
+        first_(aligned_array<uint32_t>(static_cast<size_t>(lists_))),
+        end_(aligned_array<uint32_t>(static_cast<size_t>(lists_))) {
+    // Every list may have a chunk that is not full, as far as there are codes for it.
+    const int64_t chunks = num_codes / kChunk + std::min(num_codes, lists_);
+    codes_ = aligned_array<uint32_t>(static_cast<size_t>(chunks * kChunk));
+    next_ = aligned_array<uint32_t>(static_cast<size_t>(chunks));
+  }
+
+  // Calls meanwhile(count) after each `count` codes, so that stores to memory go on beside those to the caches.
+  template <class Meanwhile>
+  void sort(const uint16_t* distances, Meanwhile meanwhile) {
+    std::fill_n(end_.get(), lists_, 0);
+    used_ = 0;
+    const int64_t length = num_codes_ / kSegments;
+    for (int64_t start = 0; start < length; start += kStep) {
+      const int64_t stop = std::min(start + kStep, length);
+      append(distances, start, stop, length);
+      meanwhile(kSegments * (stop - start));
+    }
+    for (int64_t i = kSegments * length; i < num_codes_; ++i) append(distances[i], kSegments - 1, i);
+  }
+
+  // Writes the first `count` codes in order, and their distances.
+  void read(int64_t count, uint32_t* order, uint16_t* sorted) const {
+    int64_t done = 0;
+    for (int64_t d = 0; d < num_distances_ && done < count; ++d) {
+      const int64_t before = done;
+      for (int64_t s = 0; s < kSegments; ++s) {
+        const int64_t list = d * kSegments + s, end = end_[list];
+        if (end == 0) continue;
+        for (int64_t chunk = first_[list];; chunk = next_[chunk]) {
+          const int64_t start = chunk * kChunk,
+                        size = std::min({kChunk, end > start ? end - start : kChunk, count - done});
+          std::copy_n(codes_.get() + start, size, order + done);
+          done += size;
+          if (chunk == (end - 1) / kChunk) break;
+        }
+      }
+      std::fill(sorted + before, sorted + done, static_cast<uint16_t>(d));
+    }
+  }
+
+ private:
+  static constexpr int64_t kSegments = 4, kStep = 64, kChunk = 256;
+
+  // Codes start to stop - 1 of each segment. Equal distances follow each other often, and each would wait for the end
+  // that the last one stored: so the codes are taken from several places at once, each with its own lists. A function
+  // of its own, so that all it needs is in registers.
+  __attribute__((noinline)) void append(const uint16_t* distances, int64_t start, int64_t stop, int64_t length) {
+    for (int64_t i = start; i < stop; ++i) {
+      for (int64_t s = 0; s < kSegments; ++s) append(distances[s * length + i], s, s * length + i);
+    }
+  }
+  void append(uint16_t distance, int64_t segment, int64_t code) {
+    const int64_t list = distance * kSegments + segment;
+    uint32_t end = end_[list];
+    if (__builtin_expect(end % kChunk == 0, 0)) end = open(list, end);
+    codes_[end] = static_cast<uint32_t>(code);
+    end_[list] = end + 1;
+  }
+  // Returns where the next chunk of a list starts.
+  __attribute__((noinline)) uint32_t open(int64_t list, uint32_t end) {
+    (end == 0 ? first_[list] : next_[end / kChunk - 1]) = used_;
+    return kChunk * used_++;
+  }
+
+  const int64_t num_codes_, num_distances_, lists_;
+  Aligned<uint32_t> codes_;  // [chunk][place]
+  Aligned<uint32_t> next_;   // chunk of the same list
+  Aligned<uint32_t> first_;  // [distance][segment], a chunk
+  Aligned<uint32_t> end_;    // [distance][segment], chunk * kChunk + place; 0: nothing yet
+  uint32_t used_ = 0;        // chunks
+};
 
 class Ranker {
  public:
   explicit Ranker(const Search& search)
       : search_(search),
-        allowed_(search.allowed),
         // Several queries share the spreading of a block, as long as their distances stay in the cache.
         at_a_time_(std::max<int64_t>(1, std::min<int64_t>(8, kRankedCodes / search.allowed))),
         distances_(aligned_array<uint16_t>(static_cast<size_t>(at_a_time_ * search.allowed))),
-        order_(aligned_array<uint32_t>(static_cast<size_t>(search.allowed))),
-        places_(static_cast<size_t>(kSegments * (8 * search.database.width + 1))) {}
+        sorter_(search.allowed, 8 * search.database.width + 1),
+        row_(search) {}
 
   void rank(int64_t first, int64_t last) {
     for (; first < last; first += at_a_time_) {
-      const int64_t count = std::min(at_a_time_, last - first), k = search_.output.k;
-      if (k >= kStreamed) {
-        provide_pages(search_.output.indices + first * k, count * k * static_cast<int64_t>(sizeof(int64_t)));
-        provide_pages(search_.output.distances + first * k, count * k * static_cast<int64_t>(sizeof(int32_t)));
-      }
+      const int64_t count = std::min(at_a_time_, last - first);
+      row_.provide(first, count);
       compare(first, count);
-      for (int64_t q = 0; q < count; ++q) write(first + q, distances_.get() + q * allowed_);
+      for (int64_t q = 0; q < count; ++q) {
+        sorter_.sort(distances_.get() + q * search_.allowed, [this](int64_t codes) { row_.write(codes); });
+        row_.finish();
+        sorter_.read(search_.wanted, row_.order(), row_.distances());
+        row_.start(first + q, positions_.empty() ? nullptr : positions_.data());
+      }
     }
+    row_.finish();
+    finish_writes();
   }
 
  private:
@@ -35,83 +121,30 @@ class Ranker {
     const int num_words = search_.database.num_words();
     BlockReader reader(search_.kernels, search_.database, 0, search_.database.count, direct_block_size(num_words));
     int64_t done = 0;
-    positions_.clear();
+
     for (Block block; reader.next(block); done += block.count) {
-      if (block.positions != nullptr)
+      if (positions_.size() < static_cast<size_t>(search_.allowed) && block.positions != nullptr)
         positions_.insert(positions_.end(), block.positions, block.positions + block.count);
       for (int64_t q = 0; q < count; ++q) {
         search_.kernels.distances(block, search_.words + (first + q) * num_words, num_words,
-                                  distances_.get() + q * allowed_ + done);
+                                  distances_.get() + q * search_.allowed + done);
       }
     }
   }
 
-  // A stable counting sort. Equal distances follow each other often, and each would wait for the counter of the last:
-  // so the codes are taken from several places at once, each with its own counters.
-  void write(int64_t query, const uint16_t* distances) {
-    const int64_t num_distances = 8 * search_.database.width + 1, length = allowed_ / kSegments;
-    std::fill(places_.begin(), places_.end(), 0);
-    uint32_t* places[kSegments];
-    for (int64_t s = 0; s < kSegments; ++s) places[s] = places_.data() + s * num_distances;
-    for (int64_t i = 0; i < length; ++i) {
-      for (int64_t s = 0; s < kSegments; ++s) ++places[s][distances[s * length + i]];
-    }
-    for (int64_t i = kSegments * length; i < allowed_; ++i) ++places[kSegments - 1][distances[i]];
-
-    int32_t* sorted = search_.output.distances + query * search_.output.k;
-    uint32_t start = 0;
-    for (int64_t d = 0; d < num_distances; ++d) {
-      const uint32_t first = start;
-      for (int64_t s = 0; s < kSegments; ++s) {
-        const uint32_t count = places[s][d];
-        places[s][d] = start;
-        start += count;
-      }
-      int32_t* from = sorted + std::min<int64_t>(first, search_.wanted);
-      int32_t* to = sorted + std::min<int64_t>(start, search_.wanted);
-      if (search_.wanted >= kStreamed) {
-        fill_past_caches(from, to, static_cast<int32_t>(d));
-      } else {
-        std::fill(from, to, static_cast<int32_t>(d));
-      }
-    }
-    if (search_.wanted >= kStreamed) finish_fills();
-    uint32_t* order = order_.get();
-    for (int64_t i = 0; i < length; ++i) {
-      for (int64_t s = 0; s < kSegments; ++s) {
-        order[places[s][distances[s * length + i]]++] = static_cast<uint32_t>(s * length + i);
-      }
-    }
-    for (int64_t i = kSegments * length; i < allowed_; ++i) {
-      order[places[kSegments - 1][distances[i]]++] = static_cast<uint32_t>(i);
-    }
-
-    int64_t* indices = search_.output.indices + query * search_.output.k;
-    if (positions_.empty() && search_.output.ids == nullptr && search_.wanted >= kStreamed) {
-      search_.kernels.write_indices(order, search_.wanted, indices);
-    } else {
-      for (int64_t i = 0; i < search_.wanted; ++i) {
-        indices[i] = search_.output.id(positions_.empty() ? order[i] : positions_[order[i]]);
-      }
-    }
-    search_.output.fill_up(query, search_.wanted);
-  }
-
-  static constexpr int64_t kSegments = 4;
   const Search& search_;
-  const int64_t allowed_;
   const int64_t at_a_time_;
   Aligned<uint16_t> distances_;  // [query][allowed code]
-  Aligned<uint32_t> order_;
-  std::vector<int64_t> positions_;
-  std::vector<uint32_t> places_;  // [segment][distance]
+  Sorter sorter_;
+  Row row_;
+  std::vector<int64_t> positions_;  // of the allowed codes, where there is a mask
 };
 
 }  // namespace
 
 void rank_all(const Search& search) {
   const int64_t work = search.allowed * search.num_queries;
-  const int64_t tasks = std::min({search.threads.count, search.num_queries, 1 + work / kRankedCodes});
+  const int64_t tasks = std::min({search.threads.count, search.num_queries, 1 + work / kSmallWork});
   search.threads.run(tasks, [&](int64_t task) {
     Ranker(search).rank(search.num_queries * task / tasks, search.num_queries * (task + 1) / tasks);
   });

@@ -25,31 +25,27 @@ class RelevantCodes {
         records_.push_back({memory + i * num_codes + part_start(num_codes, s, kStretches), 0});
       }
     }
-    const int64_t block_size = batch.block_size();
     // Of 32 bits, so that places stay in the L1 cache with all else.
-    const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * block_size));
+    const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * kStride));
     std::vector<uint32_t> all(static_cast<size_t>(queries * kStretches * num_distances));
     batch.scan([&](int64_t i, const Stretch* stretches) {
-      uint32_t *counts[kStretches], *place[kStretches];
-      for (int s = 0; s < kStretches; ++s) {
-        counts[s] = all.data() + (i * kStretches + s) * num_distances;
-        place[s] = places.get() + s * block_size;
-      }
-      for_codes(stretches, [counts, place](int s, int64_t c, uint16_t d) { place[s][c] = ++counts[s][d]; });
+      uint32_t *counts = all.data() + i * kStretches * num_distances, *place = places.get();
+      int64_t* hits = counters_.relevant(i);
+      for_codes(stretches,
+                [counts, place](int s, int64_t c, uint16_t d) { place[s * kStride + c] = ++counts[counter_at(s, d)]; });
       for (int s = 0; s < kStretches; ++s) {
         const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
         Records& records = records_[static_cast<size_t>(i * kStretches + s)];
         uint64_t* record = records.first + records.count;
-        int64_t* hits = counters_.relevant(i, s);
         records.count += stretches[s].num_relevant;
         for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
           const uint16_t code = relevant[r];
-          record[r] = uint64_t{distances[code]} << kIndexBits | place[s][code];
-          ++hits[distances[code]];
+          record[r] = uint64_t{distances[code]} << kIndexBits | place[s * kStride + code];
+          ++hits[counter_at(s, distances[code])];
         }
       }
     });
-    std::copy(all.begin(), all.end(), counters_.all(0, 0));
+    std::copy(all.begin(), all.end(), counters_.all(0));
     for (int64_t i = 0; i < queries; ++i) counters_.rank(i);
   }
 
@@ -61,29 +57,35 @@ class RelevantCodes {
 
   // The sum of the precisions at the ranks of the relevant codes up to k. Call it once.
   double precision_sum(int64_t query, int64_t k) {
-    double sums[kStretches] = {};
+    double sums[kStretches] = {}, hits[kStretches], ranks[kStretches];
     const uint64_t* first[kStretches];
-    const int64_t* before[kStretches];
-    int64_t* hits[kStretches];
+    int64_t common = records(query, 0).count;
     for (int s = 0; s < kStretches; ++s) {
       first[s] = records(query, s).first;
-      before[s] = counters_.all(query, s);
-      hits[s] = counters_.relevant(query, s);
+      common = std::min(common, records(query, s).count);
     }
-    const auto add = [&](int s, int64_t r) {
-      const uint64_t record = first[s][r], distance = record >> kIndexBits;
-      const int64_t rank = before[s][distance] + static_cast<int64_t>(record & kIndexMask), hit = ++hits[s][distance];
-      const double precision = static_cast<double>(hit) / static_cast<double>(rank);
-      sums[s] += rank <= k ? precision : 0;
+    const int64_t* before = counters_.all(query);
+    int64_t* hits_before = counters_.relevant(query);
+    const auto look_up = [&](int s, int64_t r) {
+      const uint64_t record = first[s][r];
+      const int64_t counter = counter_at(s, static_cast<int64_t>(record >> kIndexBits));
+      const int64_t rank = before[counter] + static_cast<int64_t>(record & kIndexMask), hit = ++hits_before[counter];
+      hits[s] = static_cast<double>(rank <= k ? hit : 0);
+      ranks[s] = static_cast<double>(rank);
     };
-    // A code of each stretch in turn: a sum, or a counter, waits for what was added last.
-    int64_t common = records(query, 0).count;
-    for (int s = 1; s < kStretches; ++s) common = std::min(common, records(query, s).count);
+    // A code of each stretch in turn: a sum, or a counter, waits for what was added last. Of two precisions
+    // the sum takes a single division.
     for (int64_t r = 0; r < common; ++r) {
-      for (int s = 0; s < kStretches; ++s) add(s, r);
+      for (int s = 0; s < kStretches; ++s) look_up(s, r);
+      for (int s = 0; s < kStretches; s += 2) {
+        sums[s] += (hits[s] * ranks[s + 1] + hits[s + 1] * ranks[s]) / (ranks[s] * ranks[s + 1]);
+      }
     }
     for (int s = 0; s < kStretches; ++s) {
-      for (int64_t r = common; r < records(query, s).count; ++r) add(s, r);
+      for (int64_t r = common; r < records(query, s).count; ++r) {
+        look_up(s, r);
+        sums[s] += hits[s] / ranks[s];
+      }
     }
     return std::accumulate(sums, sums + kStretches, 0.0);
   }

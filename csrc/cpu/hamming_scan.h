@@ -84,8 +84,10 @@ struct ScanKernels {
   // Writes the distance of each code of a block to one query.
   void (*distances)(const Block& block, const uint64_t* query, int num_words, uint16_t* distances);
 
-  // Copies numbers to a large result that is not read soon: past the caches, where the instruction set can.
+  // Copy numbers to a large result that is not read soon: past the caches, where the instruction set can. Other threads
+  // see them after finish_writes().
   void (*write_indices)(const uint32_t* from, int64_t count, int64_t* to);
+  void (*write_distances)(const uint16_t* from, int64_t count, int32_t* to);
 };
 
 // The kernels of `active_simd()`.

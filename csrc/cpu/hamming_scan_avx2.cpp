@@ -74,10 +74,31 @@ struct Isa : PlainIsa {
     return 0xFu ^ static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(a, limit))));
   }
   static void store(uint64_t* to, Distances a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a); }
-  static void narrow(uint16_t* to, Distances a) {
-    uint64_t values[4];
-    store(values, a);
-    for (int i = 0; i < 4; ++i) to[i] = static_cast<uint16_t>(values[i]);
+  // Four vectors at a time become one. Its words are put in order in each half, then pairs of words across the halves.
+  static ADSQ_INLINE void narrow(uint16_t* to, const Distances* d) {
+    const __m256i words = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15,  //
+                                           0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    const __m256i pairs = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int v = 0; v < kGroup; v += 4) {
+      const __m256i low = _mm256_or_si256(d[v], _mm256_slli_epi64(d[v + 1], 16));
+      const __m256i high = _mm256_or_si256(d[v + 2], _mm256_slli_epi64(d[v + 3], 16));
+      const __m256i four = _mm256_or_si256(low, _mm256_slli_epi64(high, 32));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + v * kCodes),
+                          _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(four, words), pairs));
+    }
+  }
+  static constexpr bool kStreams = true;
+  static void stream(const uint32_t* from, int64_t* to) {
+    for (int i = 0; i < 8; i += 4) {
+      const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), _mm256_cvtepu32_epi64(numbers));
+    }
+  }
+  static void stream(const uint16_t* from, int32_t* to) {
+    for (int i = 0; i < 16; i += 8) {
+      const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), _mm256_cvtepu16_epi32(numbers));
+    }
   }
 };
 

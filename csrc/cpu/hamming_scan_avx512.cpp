@@ -115,8 +115,16 @@ struct Isa {
     _mm512_storeu_si512(keys, _mm512_maskz_compress_epi64(static_cast<__mmask8>(lanes), all));
     return __builtin_popcount(lanes);
   }
-  static void narrow(uint16_t* to, Distances a) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi64_epi16(a));
+  // Four vectors at a time become one, whose words are then put in order.
+  static ADSQ_INLINE void narrow(uint16_t* to, const Distances* d) {
+    const __m512i order = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2,  //
+                                           29, 25, 21, 17, 13, 9, 5, 1, 28, 24, 20, 16, 12, 8, 4, 0);
+    for (int v = 0; v < kGroup; v += 4) {
+      const __m512i low = _mm512_or_si512(d[v], _mm512_slli_epi64(d[v + 1], 16));
+      const __m512i high = _mm512_or_si512(d[v + 2], _mm512_slli_epi64(d[v + 3], 16));
+      const __m512i four = _mm512_or_si512(low, _mm512_slli_epi64(high, 32));
+      _mm512_storeu_si512(to + v * kCodes, _mm512_permutexvar_epi16(order, four));
+    }
   }
 
   static __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
@@ -195,16 +203,14 @@ struct Isa {
     return i;
   }
 
-  static int64_t write_indices(const uint32_t* from, int64_t count, int64_t* to) {
-    if (count < kGroup * kCodes) return 0;
-    int64_t i = 0;
-    while (reinterpret_cast<uintptr_t>(to + i) % 64 != 0) to[i] = from[i], ++i;
-    for (; i + kCodes <= count; i += kCodes) {
-      const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_cvtepu32_epi64(numbers));
-    }
-    _mm_sfence();
-    return i;
+  static constexpr bool kStreams = true;
+  static void stream(const uint32_t* from, int64_t* to) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_cvtepu32_epi64(numbers));
+  }
+  static void stream(const uint16_t* from, int32_t* to) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_cvtepu16_epi32(numbers));
   }
 };
 

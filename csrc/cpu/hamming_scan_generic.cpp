@@ -55,7 +55,9 @@ struct Isa : PlainIsa {
   static Distances low(Distances a, Distances b) { return a < b ? a : b; }
   static unsigned within(Distances a, Distances limit) { return a <= limit; }
   static void store(uint64_t* to, Distances a) { *to = static_cast<uint64_t>(a); }
-  static void narrow(uint16_t* to, Distances a) { *to = static_cast<uint16_t>(a); }
+  static void narrow(uint16_t* to, const Distances* d) {
+    for (int v = 0; v < kGroup; ++v) to[v] = static_cast<uint16_t>(d[v]);
+  }
 };
 
 }  // namespace

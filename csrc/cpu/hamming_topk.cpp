@@ -24,9 +24,11 @@ void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const 
     return;
   }
   if (queries.count == 0) return;
+  want_huge_pages(distances, queries.count * k * static_cast<int64_t>(sizeof(int32_t)));
+  want_huge_pages(indices, queries.count * k * static_cast<int64_t>(sizeof(int64_t)));
   const auto words = query_words(kernels, queries);
   const Search search{kernels, database, words.get(), queries.count, allowed, wanted, output, threads};
-  if (wanted > allowed / 4 && allowed <= UINT32_MAX) {
+  if (wanted > allowed / 4 && allowed <= UINT32_MAX / 2) {
     rank_all(search);
   } else {
     select_nearest(search);

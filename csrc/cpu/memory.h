@@ -53,17 +53,8 @@ inline void provide_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_
 #endif
 }
 
-// Fills a part of a large result that is not read soon: past the caches, where that is possible. Other threads see it
-// after finish_fills().
-inline void fill_past_caches(int32_t* first, int32_t* last, int32_t value) {
-#if defined(__x86_64__)
-  for (; first < last && reinterpret_cast<uintptr_t>(first) % sizeof(__m128i) != 0; ++first) *first = value;
-  const __m128i four = _mm_set1_epi32(value);
-  for (; last - first >= 4; first += 4) _mm_stream_si128(reinterpret_cast<__m128i*>(first), four);
-#endif
-  for (; first < last; ++first) *first = value;
-}
-inline void finish_fills() {
+// After writes past the caches: makes them visible to other threads.
+inline void finish_writes() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
