@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import ceil, comb, log2
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from adsq.kernels.hamming_hash import op
@@ -52,6 +53,7 @@ class Hash:
     def __init__(self) -> None:
         self._tables: list[Tensor] | None = None
         self._scan_times = 0.0, 0.0  # nanoseconds of a scan by one query: within a radius, and for ten neighbours
+        self._learned = torch.zeros(op.LEARNED, dtype=torch.float64)
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
@@ -72,10 +74,10 @@ class Hash:
         """Search by the tables or by `scan`."""
         tables = self._tables_for(rows, len(queries), method, self._scan_time(k))
         if tables is not None:
-            found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names)
+            found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names, self._learned)
             return found[0], found[1]
         distances, ids = scan()
-        if method == "auto":
+        if method == "auto" and self._tables is None:
             self._count(rows, len(queries), lambda: int(distances[:, -1].max()))
         return distances, ids
 
@@ -85,9 +87,9 @@ class Hash:
         """As `topk`, for all rows within a radius."""
         tables = self._tables_for(rows, len(queries), method, self._scan_times[0])
         if tables is not None:
-            found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names)
+            found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names, self._learned)
             return found[0], found[1], found[2]
-        if method == "auto":
+        if method == "auto" and self._tables is None:
             self._count(rows, len(queries), lambda: radius)
         return scan()
 
@@ -130,7 +132,8 @@ class Hash:
             reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
-        return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists()).tolist()]
+        plans = op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists(), self._learned)
+        return [_plan(*plan) for plan in plans.tolist()]
 
     @staticmethod
     def _refuses(rows: Rows) -> str | None:

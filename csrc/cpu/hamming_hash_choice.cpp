@@ -41,7 +41,7 @@ double HashQuery::first_cost() const {
   int64_t candidates = 0;
   for (int32_t r = 0; r < steps; ++r) candidates += count_codes(r);
   return costs_.start + (costs_.step + costs_.bucket) * steps + costs_.candidate * static_cast<double>(candidates) +
-         costs_.taken * left_to_take() / 2 + costs_.result;
+         costs_.taken * left_to_take() / 2 + costs_.result + costs_.call;
 }
 
 bool HashQuery::too_much_at_first() {
@@ -72,7 +72,7 @@ double HashQuery::fullness(int flips, int bits) const {
 
 // What the steps from r on take if the last is `last`.
 double HashQuery::left_nearest(int32_t r, int32_t last) const {
-  double cost = costs_.taken * left_to_take() + costs_.result;
+  double cost = costs_.taken * left_to_take() + costs_.result + costs_.call;
   for (; r <= last + 1 && cost <= costs_.alone; ++r) {
     const int bits = tables_.layout.bits(table(r)), flips = r / tables();
     const double step = costs_.step + choose(bits, flips) * (costs_.bucket + fullness(flips, bits) * costs_.candidate);
@@ -138,7 +138,7 @@ bool HashQuery::counts_buckets() {
   }
   for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(count_codes(r));
   cost_ = costs_.start + costs_.step * (selection_.threshold + 1) + all_probes_ * costs_.bucket +
-          all_candidates_ * costs_.candidate + costs_.result;
+          all_candidates_ * costs_.candidate + costs_.result + costs_.call;
   return cost_ <= costs_.scan;
 }
 

@@ -230,7 +230,7 @@ HashPlan HashQuery::plan(const uint64_t* query) {
     hash = selection_.threshold < tables() || !gives_up(tables());
   }
   const int32_t radius = expected_radius_ < 0 ? selection_.threshold : std::min(selection_.threshold, expected_radius_);
-  if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result;
+  if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result + costs_.call;
   return {hash, std::isfinite(cost_) ? cost_ : first_cost(), costs_.scan, candidates_, radius};
 }
 

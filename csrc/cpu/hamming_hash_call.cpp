@@ -1,0 +1,142 @@
+#include "cpu/hamming_hash_call.h"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/distinct_expand.h"
+
+namespace adsq::cpu {
+namespace {
+
+// Calls task(first, last) for shares of the queries. What it throws is thrown when all threads are done.
+template <class Task>
+void share_queries(int64_t count, const Threads& threads, Task task) {
+  const int64_t tasks = table_tasks(count, threads.count);
+  std::vector<std::string> errors(static_cast<size_t>(tasks));
+  threads.run(tasks, [&](int64_t t) {
+    try {
+      task(count * t / tasks, count * (t + 1) / tasks);
+    } catch (const std::out_of_range& error) {
+      errors[static_cast<size_t>(t)] = error.what();
+    }
+  });
+  for (const std::string& error : errors) {
+    if (!error.empty()) throw std::out_of_range(error);
+  }
+}
+
+// Whether to try the tables again: as long as what the searches that were given up have taken, in this call and in
+// those before, is less than what the others have saved, or little beside scanning all.
+class Trials {
+ public:
+  Trials(bool force, double lost_scans, double scan) : force_(force), scan_(scan), lost_(lost_scans * scan) {}
+  bool next() {
+    lost_ -= kMostLost * scan_;
+    return force_ || lost_ <= scan_;
+  }
+  void add(bool kept, double spent) {
+    const double lost = kept ? spent - scan_ : spent;
+    lost_ += lost > 0 ? lost : kSure * lost;
+  }
+  // In scans: what was saved is no reason to lose it later, and what was lost is forgotten some day.
+  double lost() const { return std::clamp(lost_ / scan_, 0.0, kMostKept); }
+
+ private:
+  static constexpr double kMostLost = 0.01, kSure = 0.2;  // of what seems saved, for estimates err
+  static constexpr double kMostKept = 1.5;
+  const bool force_;
+  const double scan_;
+  double lost_;
+};
+
+}  // namespace
+
+std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const HashCosts& costs,
+                                  std::vector<int64_t>& rest) {
+  const auto cost = [&](int64_t q) { return by_tables[static_cast<size_t>(q)]; };
+  std::stable_sort(rest.begin(), rest.end(), [&](int64_t a, int64_t b) { return cost(a) < cost(b); });
+  double sum = 0, least = std::numeric_limits<double>::infinity();
+  size_t best = 0;
+  for (size_t m = 0; m <= rest.size(); ++m) {
+    const auto left = static_cast<int64_t>(rest.size() - m);
+    const double all = sum + static_cast<double>(left) * costs.shared_by(left).scan;
+    if (all < least) least = all, best = m;
+    if (m < rest.size()) sum += cost(rest[m]);
+  }
+  std::vector<int64_t> worth(rest.begin(), rest.begin() + static_cast<int64_t>(best));
+  rest.erase(rest.begin(), rest.begin() + static_cast<int64_t>(best));
+  std::sort(worth.begin(), worth.end());
+  std::sort(rest.begin(), rest.end());
+  return worth;
+}
+
+HashCall::HashCall(const DistinctQueries& queries, const DistinctCodes& database, const HashTables& tables, int64_t k,
+                   int64_t radius, const Threads& threads)
+    : queries_(queries),
+      database_(database),
+      tables_(tables),
+      k_(k),
+      threads_(threads),
+      learned_(tables.learned, k, radius, tables.layout.num_tables),
+      costs_(database, tables.rates, learned_, k, queries.codes.count, threads.count),
+      words_(query_words(scan_kernels(), queries.codes)),
+      ways_(static_cast<size_t>(queries.codes.count)),
+      by_tables_(ways_.size(), std::numeric_limits<double>::infinity()) {}
+
+void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, bool force, const Search& search) {
+  const auto count = static_cast<int64_t>(some.size());
+  if (count == 0) return;
+  const int64_t num_words = queries_.codes.num_words(), num_queries = queries_.codes.count;
+  const auto words_of = [&](int64_t i) { return words_.get() + some[static_cast<size_t>(i)] * num_words; };
+  const HashCosts shared = costs_.shared_by(scanned);
+  share_queries(count, threads_, [&](int64_t first, int64_t last) {
+    HashQuery query(database_, tables_, shared, k_);
+    Expander expander(database_);
+    Trials trials(force, learned_.lost(num_queries), shared.scan);
+    double expected = 0;
+    bool any = false;
+    const auto start = Clock::now();
+    for (int64_t i = first; i < last; ++i) {
+      if (!trials.next()) continue;
+      if (i + HashQuery::kAhead < last) query.prefetch(words_of(i + HashQuery::kAhead));
+      if (i + HashQuery::kRowsAhead < last) query.prefetch_rows(words_of(i + HashQuery::kRowsAhead));
+      const auto q = static_cast<size_t>(some[static_cast<size_t>(i)]);
+      const bool done = search(query, expander, words_of(i), static_cast<int64_t>(q));
+      const double spent = query.spent() + (done ? shared.result : 0);
+      trials.add(done, spent + (done ? shared.call : 0));
+      expected += spent;
+      any |= done || query.began();
+      ways_[q] = done ? 1 : query.began() ? 2 : ways_[q];
+      by_tables_[q] = query.cost();
+    }
+    if (any) {
+      learned_.learn_tables(num_queries, nanoseconds_since(start) / expected);
+    } else {
+      learned_.forget_tables(num_queries);
+    }
+    if (!force) learned_.set_lost(num_queries, trials.lost());
+  });
+}
+
+std::vector<int64_t> HashCall::try_tables(bool force, uint8_t* used, const Search& search) {
+  std::vector<int64_t> all(ways_.size()), rest;
+  std::iota(all.begin(), all.end(), 0);
+  run(all, queries_.codes.count, force, search);
+  const auto not_done = [&](int64_t q) { return ways_[static_cast<size_t>(q)] != 1; };
+  std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
+  if (!rest.empty()) {
+    const std::vector<int64_t> worth = worth_tables(by_tables_, costs_, rest);
+    run(worth, static_cast<int64_t>(rest.size()), force, search);
+    std::copy_if(worth.begin(), worth.end(), std::back_inserter(rest), not_done);
+    std::sort(rest.begin(), rest.end());
+  }
+  if (rest.empty()) learned_.forget_scans(queries_.codes.count);
+  for (size_t q = 0; q < queries_.numbers.size(); ++q) used[q] = ways_[static_cast<size_t>(queries_.numbers[q])];
+  return rest;
+}
+
+}  // namespace adsq::cpu

@@ -1,0 +1,69 @@
+// What searches by hash tables have taken, and the scans in their place, beside what the model of costs says.
+//
+// What the model cannot know: whether queries and buckets are in the cache, and how codes lie about the queries that
+// come. So it learns, for searches of a kind, two factors from the time of each call; only speed depends on them.
+// Several threads may search at the same time. Each number is read and written as a whole, and what is learned at the
+// same moment by another thread may be lost.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace adsq::cpu {
+
+class HashLearned {
+ public:
+  static constexpr int64_t kKinds = 5, kBatches = 3, kParts = 3;
+  static constexpr int64_t kNumbers = kKinds * kBatches * kParts;
+
+  // `numbers` are of all kinds of searches, zeros where nothing is learned yet; null: nothing is learned, ever.
+  // `k` is 0 for searches within a radius.
+  HashLearned(double* numbers, int64_t k, int64_t radius, int64_t num_tables)
+      : numbers_(numbers == nullptr ? nullptr : numbers + kind(k, radius, num_tables) * kBatches * kParts) {}
+
+  // How many times as long as in the model calls take with so many queries.
+  double tables(int64_t num_queries) const { return std::exp(get(num_queries, kTables)); }
+  double scans(int64_t num_queries) const { return std::exp(get(num_queries, kScans)); }
+  // What searches that were given up have lost, in scans.
+  double lost(int64_t num_queries) const { return get(num_queries, kLost); }
+  void set_lost(int64_t num_queries, double scans) const { set(num_queries, kLost, scans); }
+
+  // From calls that took so many times as long as the model says, factors included.
+  void learn_tables(int64_t num_queries, double ratio) const { learn(num_queries, kTables, ratio); }
+  void learn_scans(int64_t num_queries, double ratio) const { learn(num_queries, kScans, ratio); }
+  // Of what was not used in a call, the factor slowly returns to 1: else a way that once was slow is never seen again.
+  void forget_tables(int64_t num_queries) const { forget(num_queries, kTables); }
+  void forget_scans(int64_t num_queries) const { forget(num_queries, kScans); }
+
+ private:
+  enum Part { kTables, kScans, kLost };  // the factors as logarithms
+  static constexpr double kShare = 0.25, kMost = 0.5, kForgotten = 1.0 / 256;
+
+  static int64_t kind(int64_t k, int64_t radius, int64_t num_tables) {
+    if (k == 0) return radius < num_tables ? 3 : 4;
+    return k < 32 ? 0 : k < 320 ? 1 : 2;
+  }
+  double* at(int64_t num_queries, Part part) const {
+    return numbers_ + (num_queries < 8 ? 0 : num_queries < 256 ? 1 : 2) * kParts + part;
+  }
+  double get(int64_t num_queries, Part part) const {
+    double number = 0;
+    if (numbers_ != nullptr) __atomic_load(at(num_queries, part), &number, __ATOMIC_RELAXED);
+    return number;
+  }
+  void set(int64_t num_queries, Part part, double number) const {
+    if (numbers_ != nullptr) __atomic_store(at(num_queries, part), &number, __ATOMIC_RELAXED);
+  }
+  // In small steps: a call may have been disturbed.
+  void learn(int64_t num_queries, Part part, double ratio) const {
+    if (!(ratio > 0)) return;
+    set(num_queries, part, get(num_queries, part) + kShare * std::clamp(std::log(ratio), -kMost, kMost));
+  }
+  void forget(int64_t num_queries, Part part) const {
+    set(num_queries, part, (1 - kForgotten) * get(num_queries, part));
+  }
+
+  double* numbers_;
+};
+
+}  // namespace adsq::cpu
