@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable
 from math import ceil, comb, log2
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -22,6 +23,7 @@ MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
 # Nanoseconds of a scan by one query that the tables cannot better: calling them takes longer than calling a scan.
 CALL, CHOOSING = 6000, 50  # and what a scan takes for each neighbour beyond the ten of the measurement
+LOSS = 0.01  # of scans that tries of the tables may cost
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
@@ -47,13 +49,29 @@ class Plan(NamedTuple):
     scan_cost: float | None = None
 
 
+class Learned:
+    """What searches for about as many neighbours, or within about the same radius, learn from each other."""
+
+    def __init__(self) -> None:
+        self._numbers = array("d", bytes(8 * op.LEARNED))
+        self.tensor = torch.frombuffer(self._numbers, dtype=torch.float64)  # the same memory
+
+    def refuses(self, queries: int) -> bool:
+        """Whether so few queries are scanned, since those before began in the tables and gave up too often."""
+        return queries <= op.FEW and self._numbers[op.LOST] > 1
+
+    def scanned(self, queries: int) -> None:
+        """Let a try be worth its price again, once enough queries were scanned."""
+        self._numbers[op.LOST] -= LOSS * queries
+
+
 class Hash:
     """Hash tables of some codes, made when they are first wanted: by one thread, while others wait."""
 
     def __init__(self) -> None:
         self._tables: list[Tensor] | None = None
         self._scan_times = 0.0, 0.0  # nanoseconds of a scan by one query: within a radius, and for ten neighbours
-        self._learned = torch.zeros(op.LEARNED, dtype=torch.float64)
+        self._learned = [Learned() for _ in range(5)]
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
@@ -72,9 +90,11 @@ class Hash:
         self, rows: Rows, queries: Tensor, k: int, method: str, scan: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Search by the tables or by `scan`."""
-        tables = self._tables_for(rows, len(queries), method, self._scan_time(k))
+        learned = self._learned_for(k)
+        tables = self._tables_for(rows, len(queries), method, self._scan_time(k), learned)
         if tables is not None:
-            found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names, self._learned)
+            tensor, force = learned.tensor, method == "hash"
+            found = op.hash_topk(queries, rows.codes, k, force, tables, *rows.lists(), rows.names, tensor)
             return found[0], found[1]
         distances, ids = scan()
         if method == "auto" and self._tables is None:
@@ -85,24 +105,34 @@ class Hash:
         self, rows: Rows, queries: Tensor, radius: int, method: str, scan: Callable[[], tuple[Tensor, Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `topk`, for all rows within a radius."""
-        tables = self._tables_for(rows, len(queries), method, self._scan_times[0])
+        learned = self._learned[3 if radius < 4 else 4]
+        tables = self._tables_for(rows, len(queries), method, self._scan_times[0], learned)
         if tables is not None:
-            found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names, self._learned)
+            tensor, force = learned.tensor, method == "hash"
+            found = op.hash_range(queries, rows.codes, radius, force, tables, *rows.lists(), rows.names, tensor)
             return found[0], found[1], found[2]
         if method == "auto" and self._tables is None:
             self._count(rows, len(queries), lambda: radius)
         return scan()
 
+    def _learned_for(self, k: int) -> Learned:
+        return self._learned[0 if k < 32 else 1 if k < 320 else 2]
+
     def _scan_time(self, k: int) -> float:
         return self._scan_times[1] + CHOOSING * (k - 10)
 
-    def _tables_for(self, rows: Rows, queries: int, method: str, scan_time: float) -> list[Tensor] | None:
+    def _tables_for(
+        self, rows: Rows, queries: int, method: str, scan_time: float, learned: Learned
+    ) -> list[Tensor] | None:
         """Return the tables to search by; None for a scan, which takes one query so many nanoseconds."""
         if method == "hash":
             return self.tables(rows)
         if method == "scan" or self._tables is None:  # first, as it takes no time
             return None
         if queries < BATCH and scan_time < CALL:
+            return None
+        if learned.refuses(queries):
+            learned.scanned(queries)
             return None
         return self._tables if self._refuses(rows) is None else None
 
@@ -130,9 +160,12 @@ class Hash:
                 reason += ", or once scans have cost as much"
         if reason is None and len(queries) < BATCH and self._scan_time(k) < CALL:
             reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
+        learned = self._learned_for(k)
+        if reason is None and learned.refuses(len(queries)):
+            reason = "searches before it began in the tables and ended in a scan: now and then one tries again"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
-        plans = op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists(), self._learned)
+        plans = op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists(), learned.tensor)
         return [_plan(*plan) for plan in plans.tolist()]
 
     @staticmethod

@@ -23,7 +23,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
     std::fill(ids + place + written, ids + place + k, kNoIndex);
     return true;
   };
-  HashCall call(distinct, database, tables, k, 0, threads);
+  HashCall call(distinct, database, tables, k, threads);
   const std::vector<int64_t> rest = call.try_tables(force, used, search);
   const auto count = static_cast<int64_t>(rest.size());
   if (count == queries.count) {
@@ -50,8 +50,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k, int64_t threads) {
   const auto words = query_words(scan_kernels(), queries);
-  const HashLearned learned(tables.learned, k, 0, tables.layout.num_tables);
-  const HashCosts costs(database, tables.rates, learned, k, queries.count, threads);
+  const HashCosts costs(database, tables.rates, HashLearned(tables.learned), k, queries.count, threads);
   const HashCosts shared = costs.shared_by(queries.count);
   HashQuery search(database, tables, shared, k);
   std::vector<HashPlan> plans;
@@ -78,20 +77,23 @@ RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const 
     if (done) keys[static_cast<size_t>(q)] = query.keys();
     return done;
   };
-  HashCall call(distinct, database, tables, 0, most, threads);
+  HashCall call(distinct, database, tables, 0, threads);
   const std::vector<int64_t> rest = call.try_tables(force, used, search);
   const auto count = static_cast<int64_t>(rest.size());
   if (count == distinct.codes.count) {
-    const HashCall::Scan scan(call, count);
-    return distinct_range(queries, database, radius, threads);
+    HashCall::Scan scan(call, count);
+    RangeRows result = distinct_range(queries, database, radius, threads);
+    scan.found = result.found_offsets.back();
+    return result;
   }
   const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
   std::vector<int64_t> ends, codes;
   std::vector<int32_t> distances;
   if (count > 0) {
-    const HashCall::Scan scan(call, count);
+    HashCall::Scan scan(call, count);
     const RangeSearch found({rows.data(), count, queries.width}, database.codes, radius, threads);
     ends = found.offsets();
+    scan.found = ends.back();
     distances.resize(static_cast<size_t>(ends.back()));
     codes.resize(distances.size());
     found.write(nullptr, distances.data(), codes.data());

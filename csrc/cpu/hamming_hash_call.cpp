@@ -46,7 +46,7 @@ class Trials {
   double lost() const { return std::clamp(lost_ / scan_, 0.0, kMostKept); }
 
  private:
-  static constexpr double kMostLost = 0.01, kSure = 0.2;  // of what seems saved, for estimates err
+  static constexpr double kMostLost = 0.01, kSure = 0.7;  // of what seems saved, for estimates err
   static constexpr double kMostKept = 1.5;
   const bool force_;
   const double scan_;
@@ -75,13 +75,13 @@ std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const Ha
 }
 
 HashCall::HashCall(const DistinctQueries& queries, const DistinctCodes& database, const HashTables& tables, int64_t k,
-                   int64_t radius, const Threads& threads)
+                   const Threads& threads)
     : queries_(queries),
       database_(database),
       tables_(tables),
       k_(k),
       threads_(threads),
-      learned_(tables.learned, k, radius, tables.layout.num_tables),
+      learned_(tables.learned),
       costs_(database, tables.rates, learned_, k, queries.codes.count, threads.count),
       words_(query_words(scan_kernels(), queries.codes)),
       ways_(static_cast<size_t>(queries.codes.count)),
@@ -100,15 +100,16 @@ void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, bool force
     double expected = 0;
     bool any = false;
     const auto start = Clock::now();
+    for (int64_t i = first; i < std::min(last, first + HashQuery::kRowsAhead); ++i) query.prefetch_rows(words_of(i));
     for (int64_t i = first; i < last; ++i) {
       if (!trials.next()) continue;
       if (i + HashQuery::kAhead < last) query.prefetch(words_of(i + HashQuery::kAhead));
       if (i + HashQuery::kRowsAhead < last) query.prefetch_rows(words_of(i + HashQuery::kRowsAhead));
       const auto q = static_cast<size_t>(some[static_cast<size_t>(i)]);
       const bool done = search(query, expander, words_of(i), static_cast<int64_t>(q));
-      const double spent = query.spent() + (done ? shared.result : 0);
-      trials.add(done, spent + (done ? shared.call : 0));
-      expected += spent;
+      const double result = done ? shared.result : 0;
+      trials.add(done, query.spent() + result + shared.call);
+      expected += query.took() + result;
       any |= done || query.began();
       ways_[q] = done ? 1 : query.began() ? 2 : ways_[q];
       by_tables_[q] = query.cost();

@@ -19,7 +19,7 @@ class HashCall {
  public:
   // `k` is 0 for a search within a radius.
   HashCall(const DistinctQueries& queries, const DistinctCodes& database, const HashTables& tables, int64_t k,
-           int64_t radius, const Threads& threads);
+           const Threads& threads);
 
   // Searches the query with a number, given as words, and returns whether that was done.
   using Search = std::function<bool(HashQuery& query, Expander& expander, const uint64_t* words, int64_t number)>;
@@ -33,10 +33,13 @@ class HashCall {
    public:
     Scan(const HashCall& call, int64_t count) : call_(call), count_(count), start_(Clock::now()) {}
     ~Scan() {
-      if (count_ > 0) call_.learned_.learn_scans(count_, nanoseconds_since(start_) / call_.costs_.scan_call(count_));
+      const double expected = call_.costs_.scan_call(count_) + call_.costs_.found * static_cast<double>(found);
+      call_.learned_.learn_scans(count_, nanoseconds_since(start_) / expected);
     }
     Scan(const Scan&) = delete;
     Scan& operator=(const Scan&) = delete;
+
+    int64_t found = 0;  // codes within a radius
 
    private:
     const HashCall& call_;

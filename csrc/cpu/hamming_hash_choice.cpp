@@ -12,7 +12,7 @@ constexpr double kGrowth = 3;          // codes within r + 1 bits for each withi
 constexpr double kLittle = 0.1;        // of a scan
 constexpr double kCompared = 0.25;     // of what a code in a bucket takes, where it is far
 constexpr double kMostAtFirst = 0.75;  // of a scan
-constexpr double kSure = 0.85;         // of a scan, for estimates err
+constexpr double kSure = 1.0;          // of a scan, for estimates err
 constexpr double kMostScans = 2;       // that a search may seem to take, with what is spent, before it is given up
 
 double choose(int n, int k) {
@@ -51,12 +51,12 @@ bool HashQuery::too_much_at_first() {
   return cost > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
 }
 
-double HashQuery::spent() const {
-  // A scan, too, has work with a code that is found.
-  const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
+double HashQuery::took() const {
   return costs_.start + costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
-         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) - found;
+         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_);
 }
+
+double HashQuery::spent() const { return took() - costs_.found * static_cast<double>(found_.size()); }
 
 // How full buckets are that differ in so many bits. About a query that has a cluster they become less full by about the
 // same factor with each bit, until they are as full as all are on average.
@@ -129,7 +129,8 @@ int32_t HashQuery::usual_radius() const {
   return d;
 }
 
-// Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan.
+// Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan;
+// sure_ tells that they do even if all the codes are near.
 bool HashQuery::counts_buckets() {
   all_probes_ = all_candidates_ = 0;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
@@ -139,6 +140,8 @@ bool HashQuery::counts_buckets() {
   for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(count_codes(r));
   cost_ = costs_.start + costs_.step * (selection_.threshold + 1) + all_probes_ * costs_.bucket +
           all_candidates_ * costs_.candidate + costs_.result + costs_.call;
+  const double found = std::max(0.0, costs_.taken - costs_.found) * all_candidates_;
+  sure_ = cost_ + found <= costs_.scan;
   return cost_ <= costs_.scan;
 }
 

@@ -76,8 +76,8 @@ Aligned<uint64_t> near_queries(const Codes& codes, const HashTables& tables, int
 // What searches near some of the codes take, as a factor of what the model says: the median.
 double tables_time(const DistinctCodes& database, const HashTables& tables) {
   const Codes& codes = database.codes;
-  const HashLearned none(nullptr, kNeighbours, 0, tables.layout.num_tables);
-  HashCosts costs = HashCosts(database, tables.rates, none, kNeighbours, kSearches, 1).shared_by(kSearches);
+  HashCosts costs =
+      HashCosts(database, tables.rates, HashLearned(nullptr), kNeighbours, kSearches, 1).shared_by(kSearches);
   costs.scan *= kMostScans, costs.alone *= kMostScans;
   HashQuery search(database, tables, costs, kNeighbours);
   const auto words = near_queries(codes, tables, kSearches);
@@ -122,7 +122,7 @@ HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, cons
   bucket = factor * (cached ? 20 : near ? 14 : 34);
   candidate = factor * codes.num_words() * (cached ? 0.6 : near ? 0.65 : 0.7);
   taken = factor * (lists ? 30 : k == 0 && cached ? 25 : near ? 15 : 23);
-  found = factor * 12;
+  found = k > 0 ? 0 : rates.tables * 12;
   result = k > 0 ? factor * (200 + 10 * static_cast<double>(k)) : 0;
   call = (k > 0 ? kCall : kRangeCall) / static_cast<double>(std::max<int64_t>(1, num_queries));
   measured_queries(codes.width, measured_);

@@ -36,7 +36,7 @@ class HashCosts {
   double call;       // of what is made once a call
   double scan;       // a whole scan, shared by some queries
   double alone;      // a scan for one query
-  double found;      // each code that a scan finds
+  double found;      // each code that a scan within a radius finds
 
   // Of a call with so many queries; `k` is 0 for searches within a radius.
   HashCosts(const DistinctCodes& database, const HashRates& rates, const HashLearned& learned, int64_t k,

@@ -1,7 +1,8 @@
 // What searches by hash tables have taken, and the scans in their place, beside what the model of costs says.
 //
 // What the model cannot know: whether queries and buckets are in the cache, and how codes lie about the queries that
-// come. So it learns, for searches of a kind, two factors from the time of each call; only speed depends on them.
+// come. So it learns two factors from the time of each call, for searches of about as many neighbours, or within about
+// the same radius (adsq/_hash.py), and of about as many queries. Only speed depends on them.
 // Several threads may search at the same time. Each number is read and written as a whole, and what is learned at the
 // same moment by another thread may be lost.
 #pragma once
@@ -13,13 +14,10 @@ namespace adsq::cpu {
 
 class HashLearned {
  public:
-  static constexpr int64_t kKinds = 5, kBatches = 3, kParts = 3;
-  static constexpr int64_t kNumbers = kKinds * kBatches * kParts;
+  static constexpr int64_t kBatches = 3, kParts = 3, kNumbers = kBatches * kParts;
 
-  // `numbers` are of all kinds of searches, zeros where nothing is learned yet; null: nothing is learned, ever.
-  // `k` is 0 for searches within a radius.
-  HashLearned(double* numbers, int64_t k, int64_t radius, int64_t num_tables)
-      : numbers_(numbers == nullptr ? nullptr : numbers + kind(k, radius, num_tables) * kBatches * kParts) {}
+  // Zeros where nothing is learned yet; null: nothing is learned, ever.
+  explicit HashLearned(double* numbers) : numbers_(numbers) {}
 
   // How many times as long as in the model calls take with so many queries.
   double tables(int64_t num_queries) const { return std::exp(get(num_queries, kTables)); }
@@ -39,10 +37,6 @@ class HashLearned {
   enum Part { kTables, kScans, kLost };  // the factors as logarithms
   static constexpr double kShare = 0.25, kMost = 0.5, kForgotten = 1.0 / 256;
 
-  static int64_t kind(int64_t k, int64_t radius, int64_t num_tables) {
-    if (k == 0) return radius < num_tables ? 3 : 4;
-    return k < 32 ? 0 : k < 320 ? 1 : 2;
-  }
   double* at(int64_t num_queries, Part part) const {
     return numbers_ + (num_queries < 8 ? 0 : num_queries < 256 ? 1 : 2) * kParts + part;
   }

@@ -190,7 +190,6 @@ bool HashQuery::equal_are_enough() {
 
 bool HashQuery::nearest(const uint64_t* query, bool force) {
   start(query, all());
-  prefetch_rows(query);
   selection_.threshold = farthest();
   if (equal_are_enough()) {
     finish();
@@ -210,10 +209,10 @@ bool HashQuery::nearest(const uint64_t* query, bool force) {
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
-  prefetch_rows(query);
   if (!force && !counts_buckets()) return false;
+  const bool ask = !force && !sure_;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && r > 0 && gives_up_within()) return false;
+    if (ask && r > 0 && gives_up_within()) return false;
     step(r);
   }
   finish();

@@ -39,13 +39,14 @@ class HashQuery {
   bool nearest(const uint64_t* query, bool force);
   bool within(const uint64_t* query, int32_t radius, bool force);
   bool began() const { return steps_ > 0; }
-  // Then: what it took; and what the whole search would take, as far as it is known; at least so much, where that is
-  // more than a scan.
+  // Then: what it took; what it took more than a scan does with those codes; and what the whole search would take, as
+  // far as it is known; at least so much, where that is more than a scan.
+  double took() const;
   double spent() const;
   double cost() const { return cost_; }
 
-  // Has what the searches of later queries read first fetched into the cache: of query kAhead, and of query kRowsAhead
-  // from now.
+  // Has what the searches of later queries read first fetched into the cache: of query kAhead, and, from there, of
+  // query kRowsAhead from now.
   static constexpr int64_t kAhead = 6, kRowsAhead = 3;
   void prefetch(const uint64_t* query) const;
   void prefetch_rows(const uint64_t* query) const;
@@ -123,6 +124,7 @@ class HashQuery {
   double usual_taken_;
   int32_t expected_radius_ = 0;
   double all_probes_ = 0, all_candidates_ = 0, cost_ = 0;
+  bool sure_ = false;
   int64_t rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
 };
 
