@@ -80,12 +80,6 @@ RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const 
   HashCall call(distinct, database, tables, 0, threads);
   const std::vector<int64_t> rest = call.try_tables(force, used, search);
   const auto count = static_cast<int64_t>(rest.size());
-  if (count == distinct.codes.count) {
-    HashCall::Scan scan(call, count);
-    RangeRows result = distinct_range(queries, database, radius, threads);
-    scan.found = result.found_offsets.back();
-    return result;
-  }
   const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
   std::vector<int64_t> ends, codes;
   std::vector<int32_t> distances;

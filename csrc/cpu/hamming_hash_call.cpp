@@ -42,11 +42,11 @@ class Trials {
     const double lost = kept ? spent - scan_ : spent;
     lost_ += lost > 0 ? lost : kSure * lost;
   }
-  // In scans: what was saved is no reason to lose it later, and what was lost is forgotten some day.
-  double lost() const { return std::clamp(lost_ / scan_, 0.0, kMostKept); }
+  // In scans. Much that was saved is no reason to lose as much later, nor is a try given up forever.
+  double lost() const { return std::clamp(lost_ / scan_, -kMostKept, kMostKept); }
 
  private:
-  static constexpr double kMostLost = 0.01, kSure = 0.7;  // of what seems saved, for estimates err
+  static constexpr double kMostLost = 0.01, kSure = 0.9;  // of what seems saved, for estimates err
   static constexpr double kMostKept = 1.5;
   const bool force_;
   const double scan_;

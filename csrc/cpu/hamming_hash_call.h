@@ -32,10 +32,7 @@ class HashCall {
   class Scan {
    public:
     Scan(const HashCall& call, int64_t count) : call_(call), count_(count), start_(Clock::now()) {}
-    ~Scan() {
-      const double expected = call_.costs_.scan_call(count_) + call_.costs_.found * static_cast<double>(found);
-      call_.learned_.learn_scans(count_, nanoseconds_since(start_) / expected);
-    }
+    ~Scan() { call_.learned_.learn_scans(count_, nanoseconds_since(start_) / call_.costs_.scan_call(count_, found)); }
     Scan(const Scan&) = delete;
     Scan& operator=(const Scan&) = delete;
 

@@ -122,17 +122,18 @@ HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, cons
   bucket = factor * (cached ? 20 : near ? 14 : 34);
   candidate = factor * codes.num_words() * (cached ? 0.6 : near ? 0.65 : 0.7);
   taken = factor * (lists ? 30 : k == 0 && cached ? 25 : near ? 15 : 23);
-  found = k > 0 ? 0 : rates.tables * 12;
   result = k > 0 ? factor * (200 + 10 * static_cast<double>(k)) : 0;
   call = (k > 0 ? kCall : kRangeCall) / static_cast<double>(std::max<int64_t>(1, num_queries));
   measured_queries(codes.width, measured_);
   alone = scan_of(1);
-  scan = 0;
+  scan = found = 0;
 }
 
 HashCosts HashCosts::shared_by(int64_t num_queries) const {
   HashCosts costs = *this;
-  costs.scan = scan_of(std::max<int64_t>(1, num_queries));
+  num_queries = std::max<int64_t>(1, num_queries);
+  costs.scan = scan_of(num_queries);
+  costs.found = found_by(num_queries);
   return costs;
 }
 
@@ -140,9 +141,14 @@ int64_t HashCosts::scan_threads(int64_t num_queries) const {
   return std::min(threads_, 1 + work_ * num_queries / kSmallScan);
 }
 
-double HashCosts::scan_call(int64_t num_queries) const {
+double HashCosts::scan_call(int64_t num_queries, int64_t num_found) const {
   const auto tasks = static_cast<double>(table_tasks(num_queries, scan_threads(num_queries)));
-  return scan_of(num_queries) * static_cast<double>(num_queries) / tasks;
+  const double all = scan_of(num_queries) * static_cast<double>(num_queries);
+  return (all + found_by(num_queries) * static_cast<double>(num_found)) / tasks;
+}
+
+double HashCosts::found_by(int64_t num_queries) const {
+  return k_ > 0 ? 0 : rates_.tables * 12 * learned_.scans(num_queries);
 }
 
 double HashCosts::scan_of(int64_t num_queries) const {

@@ -44,12 +44,13 @@ class HashCosts {
 
   // The same where so many queries share a scan, and share it among more of the threads than the tables.
   HashCosts shared_by(int64_t num_queries) const;
-  // How long a scan of so many queries lasts.
-  double scan_call(int64_t num_queries) const;
+  // How long a scan of so many queries lasts that finds so many codes within a radius.
+  double scan_call(int64_t num_queries, int64_t num_found) const;
 
  private:
   int64_t scan_threads(int64_t num_queries) const;
   double scan_of(int64_t num_queries) const;
+  double found_by(int64_t num_queries) const;
 
   const HashRates rates_;
   const HashLearned learned_;
