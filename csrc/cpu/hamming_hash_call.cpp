@@ -38,10 +38,7 @@ class Trials {
     lost_ -= kMostLost * scan_;
     return force_ || lost_ <= scan_;
   }
-  void add(bool kept, double spent) {
-    const double lost = kept ? spent - scan_ : spent;
-    lost_ += lost > 0 ? lost : kSure * lost;
-  }
+  void add(bool kept, double spent) { lost_ += kept ? -kSure * std::max(0.0, scan_ - spent) : spent; }
   // In scans. Much that was saved is no reason to lose as much later, nor is a try given up forever.
   double lost() const { return std::clamp(lost_ / scan_, -kMostKept, kMostKept); }
 

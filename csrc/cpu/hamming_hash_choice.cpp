@@ -53,7 +53,7 @@ bool HashQuery::too_much_at_first() {
 
 double HashQuery::took() const {
   return costs_.start + costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
-         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_);
+         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) + sampled_;
 }
 
 double HashQuery::spent() const { return took() - costs_.found * static_cast<double>(found_.size()); }
@@ -100,6 +100,7 @@ void HashQuery::expect_radius() {
   expected_radius_ = usual_radius_;
   const Codes& codes = database_.codes;
   const int64_t size = HashLayout::sample_size(codes.count);
+  sampled_ = costs_.alone * static_cast<double>(size) / static_cast<double>(codes.count);
   sample_.threshold = std::min(selection_.threshold, expected_radius_);
   sample_.count = sample_.limit = 0;
   const Rows sample{tables_.sample, size, 0};
@@ -132,8 +133,9 @@ int32_t HashQuery::usual_radius() const {
 // Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan;
 // sure_ tells that they do even if all the codes are near.
 bool HashQuery::counts_buckets() {
-  all_probes_ = all_candidates_ = 0;
-  for (int32_t r = 0; r <= selection_.threshold; ++r) {
+  const int32_t own = std::min(tables(), selection_.threshold + 1);
+  all_probes_ = own, all_candidates_ = 0;
+  for (int32_t r = own; r <= selection_.threshold; ++r) {
     all_probes_ += choose(tables_.layout.bits(table(r)), r / tables());
     if (all_probes_ * costs_.bucket > costs_.alone) return false;
   }

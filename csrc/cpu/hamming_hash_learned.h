@@ -35,7 +35,7 @@ class HashLearned {
 
  private:
   enum Part { kTables, kScans, kLost };  // the factors as logarithms
-  static constexpr double kShare = 0.25, kMost = 0.5, kForgotten = 1.0 / 256;
+  static constexpr double kShare = 0.25, kMost = 0.5, kForgotten = 1.0 / 1024;
 
   double* at(int64_t num_queries, Part part) const {
     return numbers_ + (num_queries < 8 ? 0 : num_queries < 256 ? 1 : 2) * kParts + part;
