@@ -39,12 +39,10 @@ class Trials {
     return force_ || lost_ <= scan_;
   }
   void add(bool kept, double spent) { lost_ += kept ? -kSure * std::max(0.0, scan_ - spent) : spent; }
-  // In scans. Much that was saved is no reason to lose as much later, nor is a try given up forever.
-  double lost() const { return std::clamp(lost_ / scan_, -kMostKept, kMostKept); }
+  double lost() const { return lost_ / scan_; }
 
  private:
   static constexpr double kMostLost = 0.01, kSure = 0.9;  // of what seems saved, for estimates err
-  static constexpr double kMostKept = 1.5;
   const bool force_;
   const double scan_;
   double lost_;

@@ -24,7 +24,7 @@ class HashLearned {
   double scans(int64_t num_queries) const { return std::exp(get(num_queries, kScans)); }
   // What searches that were given up have lost, in scans.
   double lost(int64_t num_queries) const { return get(num_queries, kLost); }
-  void set_lost(int64_t num_queries, double scans) const { set(num_queries, kLost, scans); }
+  void set_lost(int64_t num_queries, double scans) const { set(num_queries, kLost, scans, kMostLost); }
 
   // From calls that took so many times as long as the model says, factors included.
   void learn_tables(int64_t num_queries, double ratio) const { learn(num_queries, kTables, ratio); }
@@ -35,7 +35,8 @@ class HashLearned {
 
  private:
   enum Part { kTables, kScans, kLost };  // the factors as logarithms
-  static constexpr double kShare = 0.25, kMost = 0.5, kForgotten = 1.0 / 1024;
+  static constexpr double kShare = 0.25, kMostAtOnce = 0.5, kMost = 3, kForgotten = 1.0 / 1024;
+  static constexpr double kMostLost = 1.5;  // much that was saved is no reason to lose as much later
 
   double* at(int64_t num_queries, Part part) const {
     return numbers_ + (num_queries < 8 ? 0 : num_queries < 256 ? 1 : 2) * kParts + part;
@@ -43,18 +44,20 @@ class HashLearned {
   double get(int64_t num_queries, Part part) const {
     double number = 0;
     if (numbers_ != nullptr) __atomic_load(at(num_queries, part), &number, __ATOMIC_RELAXED);
-    return number;
+    return std::isnan(number) ? 0 : std::clamp(number, -kMost, kMost);
   }
-  void set(int64_t num_queries, Part part, double number) const {
-    if (numbers_ != nullptr) __atomic_store(at(num_queries, part), &number, __ATOMIC_RELAXED);
+  void set(int64_t num_queries, Part part, double number, double most) const {
+    if (numbers_ == nullptr || std::isnan(number)) return;
+    number = std::clamp(number, -most, most);
+    __atomic_store(at(num_queries, part), &number, __ATOMIC_RELAXED);
   }
   // In small steps: a call may have been disturbed.
   void learn(int64_t num_queries, Part part, double ratio) const {
-    if (!(ratio > 0)) return;
-    set(num_queries, part, get(num_queries, part) + kShare * std::clamp(std::log(ratio), -kMost, kMost));
+    const double step = ratio > 0 ? std::clamp(std::log(ratio), -kMostAtOnce, kMostAtOnce) : 0;
+    set(num_queries, part, get(num_queries, part) + kShare * step, kMost);
   }
   void forget(int64_t num_queries, Part part) const {
-    set(num_queries, part, (1 - kForgotten) * get(num_queries, part));
+    set(num_queries, part, (1 - kForgotten) * get(num_queries, part), kMost);
   }
 
   double* numbers_;
