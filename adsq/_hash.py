@@ -23,7 +23,6 @@ MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
 # Nanoseconds of a scan by one query that the tables cannot better: calling them takes longer than calling a scan.
 CALL, CHOOSING = 6000, 50  # and what a scan takes for each neighbour beyond the ten of the measurement
-LOSS = 0.01  # of scans that tries of the tables may cost
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
@@ -56,13 +55,13 @@ class Learned:
         self._numbers = array("d", bytes(8 * op.LEARNED))
         self.tensor = torch.frombuffer(self._numbers, dtype=torch.float64)  # the same memory
 
-    def refuses(self, queries: int) -> bool:
-        """Whether so few queries are scanned, since those before began in the tables and gave up too often."""
-        return queries <= op.FEW and self._numbers[op.LOST] > 1
+    def waits(self, queries: int) -> bool:
+        """Whether so few queries are scanned, since those before began in the tables and lost too much by that."""
+        return queries <= op.FEW and self._numbers[op.WAITING] > 0
 
-    def scanned(self, queries: int) -> None:
-        """Let a try be worth its price again, once enough queries were scanned."""
-        self._numbers[op.LOST] -= LOSS * queries
+    def scanned(self) -> None:
+        """Count a call that was scanned, after so many of which others try the tables again."""
+        self._numbers[op.WAITING] -= 1
 
 
 class Hash:
@@ -131,8 +130,8 @@ class Hash:
             return None
         if queries < BATCH and scan_time < CALL:
             return None
-        if learned.refuses(queries):
-            learned.scanned(queries)
+        if learned.waits(queries):
+            learned.scanned()
             return None
         return self._tables if self._refuses(rows) is None else None
 
@@ -161,8 +160,8 @@ class Hash:
         if reason is None and len(queries) < BATCH and self._scan_time(k) < CALL:
             reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
         learned = self._learned_for(k)
-        if reason is None and learned.refuses(len(queries)):
-            reason = "searches before it began in the tables and ended in a scan: now and then one tries again"
+        if reason is None and learned.waits(len(queries)):
+            reason = "others before it took longer by the tables than by scans: after some scans one tries again"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
         plans = op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists(), learned.tensor)

@@ -166,8 +166,8 @@ def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pyt
 
 
 @native
-def test_few_queries_are_scanned_where_those_before_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until so many were scanned that another try costs one in a hundred of these scans."""
+def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For some calls; then others try the tables again."""
     monkeypatch.setattr(adsq._hash, "CALL", 0)
     index = HammingIndex(64)
     index.add(clustered(20_000, 64, 0.01, 0, 50))
@@ -180,19 +180,19 @@ def test_few_queries_are_scanned_where_those_before_gave_up(monkeypatch: pytest.
     monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
     numbers = [learned.tensor for learned in index._storage.rows().hash._learned]
     for tensor in numbers:
-        tensor[op.LOST] = 1.145
-    for i in range(6):  # three queries a call
+        tensor[op.WAITING] = 5
+    for i in range(6):
         calls.clear()
-        assert ("ended in a scan" in index.explain(queries[:1], 5)[0].reason) is (i < 5)
+        assert ("took longer by the tables" in index.explain(queries[:1], 5)[0].reason) is (i < 5)
         assert torch.equal(index.search(queries[:3], 5)[1], expected[0][1][:3])
         assert torch.equal(index.range_search(queries[:3], 2)[2], expected[1][2][: expected[1][0][3]])
         assert calls == ([] if i < 5 else ["topk", "range"])
     for tensor in numbers:
-        tensor[op.LOST] = 1.5
+        tensor[op.WAITING] = 5
     calls.clear()
     index.search(queries, 5)  # these are more than few
     index.search(queries[:3], 5, method="hash")
     index.search(queries[:3], 50)  # other searches than for about five
-    numbers[1][op.LOST] = 0
+    numbers[1][op.WAITING] = 0
     index.search(queries[:3], 50)
     assert calls == ["topk"] * 3

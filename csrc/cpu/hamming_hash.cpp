@@ -27,30 +27,29 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
   const std::vector<int64_t> rest = call.try_tables(force, used, search);
   const auto count = static_cast<int64_t>(rest.size());
   if (count == queries.count) {
-    const HashCall::Scan scan(call, count);
-    return distinct_topk(queries, database, k, distances, ids, threads);
+    call.scan(count, [&] { return distinct_topk(queries, database, k, distances, ids, threads), 0; });
+    return call.settle(0);
   }
   if (!rest.empty()) {
     const std::vector<uint8_t> rows = gathered(distinct.codes, rest);
     std::vector<int32_t> near(static_cast<size_t>(count * k));
     std::vector<int64_t> found(near.size());
-    {
-      const HashCall::Scan scan(call, count);
-      distinct_topk({rows.data(), count, queries.width}, database, k, near.data(), found.data(), threads);
-    }
+    const Codes some{rows.data(), count, queries.width};
+    call.scan(count, [&] { return distinct_topk(some, database, k, near.data(), found.data(), threads), 0; });
     for (int64_t i = 0; i < count; ++i) {
       const int64_t q = places[static_cast<size_t>(rest[static_cast<size_t>(i)])];
       std::copy_n(near.data() + i * k, k, distances + q * k);
       std::copy_n(found.data() + i * k, k, ids + q * k);
     }
   }
+  call.settle(0);
   distinct.spread(k, distances, ids);
 }
 
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k, int64_t threads) {
   const auto words = query_words(scan_kernels(), queries);
-  const HashCosts costs(database, tables.rates, HashLearned(tables.learned), k, queries.count, threads);
+  const HashCosts costs(database, tables.rates, HashLearned(tables.learned, queries.count), k, queries.count, threads);
   const HashCosts shared = costs.shared_by(queries.count);
   HashQuery search(database, tables, shared, k);
   std::vector<HashPlan> plans;
@@ -84,14 +83,18 @@ RangeRows hash_range(const Codes& queries, const DistinctCodes& database, const 
   std::vector<int64_t> ends, codes;
   std::vector<int32_t> distances;
   if (count > 0) {
-    HashCall::Scan scan(call, count);
-    const RangeSearch found({rows.data(), count, queries.width}, database.codes, radius, threads);
-    ends = found.offsets();
-    scan.found = ends.back();
-    distances.resize(static_cast<size_t>(ends.back()));
-    codes.resize(distances.size());
-    found.write(nullptr, distances.data(), codes.data());
+    call.scan(count, [&] {
+      const RangeSearch found({rows.data(), count, queries.width}, database.codes, radius, threads);
+      ends = found.offsets();
+      distances.resize(static_cast<size_t>(ends.back()));
+      codes.resize(distances.size());
+      found.write(nullptr, distances.data(), codes.data());
+      return ends.back();
+    });
   }
+  auto num_found = static_cast<int64_t>(codes.size());
+  for (const auto& some : keys) num_found += static_cast<int64_t>(some.size());
+  call.settle(num_found);
   RangeRows result(database, threads);
   for (size_t q = 0, next = 0; q < keys.size(); ++q) {
     if (next < rest.size() && rest[next] == static_cast<int64_t>(q)) {

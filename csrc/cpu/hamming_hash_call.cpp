@@ -29,23 +29,26 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
   }
 }
 
-// Whether to try the tables again: as long as what the searches that were given up have taken, in this call and in
-// those before, is less than what the others have saved, or little beside scanning all.
+constexpr double kMostLost = 0.01, kSure = 0.9;  // of scans, and of what seems saved, for estimates err
+constexpr double kMostLostAtOnce = 0.5;          // scans; whatever disturbs a call is not to count too much
+
+constexpr double kPatience = 1.5;  // where it seems that the tables do not pay, they are seen to the end
+
+// Whether to try the tables again: as long as what the searches of a call that were given up have taken is less than
+// what the others have saved, or little beside scanning all.
 class Trials {
  public:
-  Trials(bool force, double lost_scans, double scan) : force_(force), scan_(scan), lost_(lost_scans * scan) {}
+  Trials(bool force, double scan) : force_(force), scan_(scan) {}
   bool next() {
     lost_ -= kMostLost * scan_;
     return force_ || lost_ <= scan_;
   }
   void add(bool kept, double spent) { lost_ += kept ? -kSure * std::max(0.0, scan_ - spent) : spent; }
-  double lost() const { return lost_ / scan_; }
 
  private:
-  static constexpr double kMostLost = 0.01, kSure = 0.9;  // of what seems saved, for estimates err
   const bool force_;
   const double scan_;
-  double lost_;
+  double lost_ = 0;
 };
 
 }  // namespace
@@ -76,22 +79,23 @@ HashCall::HashCall(const DistinctQueries& queries, const DistinctCodes& database
       tables_(tables),
       k_(k),
       threads_(threads),
-      learned_(tables.learned),
+      learned_(tables.learned, queries.codes.count),
       costs_(database, tables.rates, learned_, k, queries.codes.count, threads.count),
       words_(query_words(scan_kernels(), queries.codes)),
       ways_(static_cast<size_t>(queries.codes.count)),
       by_tables_(ways_.size(), std::numeric_limits<double>::infinity()) {}
 
-void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, bool force, const Search& search) {
+void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, const Search& search) {
   const auto count = static_cast<int64_t>(some.size());
   if (count == 0) return;
-  const int64_t num_words = queries_.codes.num_words(), num_queries = queries_.codes.count;
+  const int64_t num_words = queries_.codes.num_words();
   const auto words_of = [&](int64_t i) { return words_.get() + some[static_cast<size_t>(i)] * num_words; };
-  const HashCosts shared = costs_.shared_by(scanned);
+  HashCosts shared = costs_.shared_by(scanned);
+  if (learned_.doubts()) shared.scan *= kPatience, shared.alone *= kPatience;
   share_queries(count, threads_, [&](int64_t first, int64_t last) {
     HashQuery query(database_, tables_, shared, k_);
     Expander expander(database_);
-    Trials trials(force, learned_.lost(num_queries), shared.scan);
+    Trials trials(force_, shared.scan);
     double expected = 0;
     bool any = false;
     const auto start = Clock::now();
@@ -110,29 +114,37 @@ void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, bool force
       by_tables_[q] = query.cost();
     }
     if (any) {
-      learned_.learn_tables(num_queries, nanoseconds_since(start) / expected);
+      learned_.learn_tables(nanoseconds_since(start) / expected);
     } else {
-      learned_.forget_tables(num_queries);
+      learned_.forget_tables();
     }
-    if (!force) learned_.set_lost(num_queries, trials.lost());
   });
 }
 
 std::vector<int64_t> HashCall::try_tables(bool force, uint8_t* used, const Search& search) {
+  force_ = force;
   std::vector<int64_t> all(ways_.size()), rest;
   std::iota(all.begin(), all.end(), 0);
-  run(all, queries_.codes.count, force, search);
   const auto not_done = [&](int64_t q) { return ways_[static_cast<size_t>(q)] != 1; };
+  if (force || !learned_.waits()) run(all, queries_.codes.count, search);
   std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
   if (!rest.empty()) {
     const std::vector<int64_t> worth = worth_tables(by_tables_, costs_, rest);
-    run(worth, static_cast<int64_t>(rest.size()), force, search);
+    run(worth, static_cast<int64_t>(rest.size()), search);
     std::copy_if(worth.begin(), worth.end(), std::back_inserter(rest), not_done);
     std::sort(rest.begin(), rest.end());
   }
-  if (rest.empty()) learned_.forget_scans(queries_.codes.count);
+  const auto count = static_cast<int64_t>(rest.size()), some = queries_.codes.count;
+  if (2 * count < some) learned_.forget_scans(some);
+  if (count == 0 || 2 * count >= some) learned_.forget_scans(0);
   for (size_t q = 0; q < queries_.numbers.size(); ++q) used[q] = ways_[static_cast<size_t>(queries_.numbers[q])];
   return rest;
+}
+
+void HashCall::settle(int64_t found) const {
+  if (force_ || std::all_of(ways_.begin(), ways_.end(), [](uint8_t way) { return way == 0; })) return;
+  const double more = nanoseconds_since(start_) / costs_.scan_call(queries_.codes.count, found) - 1;
+  learned_.lose(more > 0 ? std::min(more, kMostLostAtOnce) : kSure * more);
 }
 
 }  // namespace adsq::cpu

@@ -28,24 +28,18 @@ class HashCall {
   // of which queries.codes are the distinct ones.
   std::vector<int64_t> try_tables(bool force, uint8_t* used, const Search& search);
 
-  // While this lives, so many of them are scanned; it is learned how long that takes.
-  class Scan {
-   public:
-    Scan(const HashCall& call, int64_t count) : call_(call), count_(count), start_(Clock::now()) {}
-    ~Scan() { call_.learned_.learn_scans(count_, nanoseconds_since(start_) / call_.costs_.scan_call(count_, found)); }
-    Scan(const Scan&) = delete;
-    Scan& operator=(const Scan&) = delete;
-
-    int64_t found = 0;  // codes within a radius
-
-   private:
-    const HashCall& call_;
-    const int64_t count_;
-    const Clock::time_point start_;
-  };
+  // Runs the scan of so many of them, which returns how many codes it has found within a radius.
+  template <class Scan>
+  void scan(int64_t count, Scan run) const {
+    const auto start = Clock::now();
+    const int64_t found = run();
+    learned_.learn_scans(count, nanoseconds_since(start) / costs_.scan_call(count, found));
+  }
+  // Learns from how long all that took whether trying the tables has paid, as so many codes were found within a radius.
+  void settle(int64_t found) const;
 
  private:
-  void run(const std::vector<int64_t>& some, int64_t scanned, bool force, const Search& search);
+  void run(const std::vector<int64_t>& some, int64_t scanned, const Search& search);
 
   const DistinctQueries& queries_;
   const DistinctCodes& database_;
@@ -55,6 +49,8 @@ class HashCall {
   const HashLearned learned_;
   const HashCosts costs_;
   const Aligned<uint64_t> words_;
+  const Clock::time_point start_ = Clock::now();
+  bool force_ = false;
   std::vector<uint8_t> ways_;      // of the distinct queries, as `used`
   std::vector<double> by_tables_;  // what the tables would take
 };

@@ -76,8 +76,8 @@ Aligned<uint64_t> near_queries(const Codes& codes, const HashTables& tables, int
 // What searches near some of the codes take, as a factor of what the model says: the median.
 double tables_time(const DistinctCodes& database, const HashTables& tables) {
   const Codes& codes = database.codes;
-  HashCosts costs =
-      HashCosts(database, tables.rates, HashLearned(nullptr), kNeighbours, kSearches, 1).shared_by(kSearches);
+  HashCosts costs = HashCosts(database, tables.rates, HashLearned(nullptr, kSearches), kNeighbours, kSearches, 1)
+                        .shared_by(kSearches);
   costs.scan *= kMostScans, costs.alone *= kMostScans;
   HashQuery search(database, tables, costs, kNeighbours);
   const auto words = near_queries(codes, tables, kSearches);
@@ -116,7 +116,7 @@ HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, cons
   const bool lists = k > 0 && database.offsets != nullptr;
   const int64_t bytes = codes.count * codes.width;
   const bool cached = bytes <= kCacheBytes, near = bytes <= kMemoryBytes;
-  const double factor = rates.tables * learned.tables(num_queries);
+  const double factor = rates.tables * learned.tables();
   start = factor * 200;
   step = factor * (cached ? 75 : near ? 700 : 800);
   bucket = factor * (cached ? 20 : near ? 14 : 34);

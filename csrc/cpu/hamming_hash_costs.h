@@ -38,7 +38,7 @@ class HashCosts {
   double alone;      // a scan for one query
   double found;      // each code that a scan within a radius finds
 
-  // Of a call with so many queries; `k` is 0 for searches within a radius.
+  // Of a call with `num_queries`, for which this was learned; `k` is 0 for searches within a radius.
   HashCosts(const DistinctCodes& database, const HashRates& rates, const HashLearned& learned, int64_t k,
             int64_t num_queries, int64_t threads);
 

@@ -14,53 +14,72 @@ namespace adsq::cpu {
 
 class HashLearned {
  public:
-  static constexpr int64_t kBatches = 3, kParts = 3, kNumbers = kBatches * kParts;
+  static constexpr int64_t kBatches = 3, kParts = 6, kNumbers = kBatches * kParts;
 
-  // Zeros where nothing is learned yet; null: nothing is learned, ever.
-  explicit HashLearned(double* numbers) : numbers_(numbers) {}
+  // `numbers` are zeros where nothing is learned yet; null: nothing is learned, ever.
+  HashLearned(double* numbers, int64_t num_queries)
+      : numbers_(numbers), num_queries_(num_queries), batch_((num_queries >= 8) + (num_queries >= 256)) {}
 
-  // How many times as long as in the model calls take with so many queries.
-  double tables(int64_t num_queries) const { return std::exp(get(num_queries, kTables)); }
-  double scans(int64_t num_queries) const { return std::exp(get(num_queries, kScans)); }
-  // What searches that were given up have lost, in scans.
-  double lost(int64_t num_queries) const { return get(num_queries, kLost); }
-  void set_lost(int64_t num_queries, double scans) const { set(num_queries, kLost, scans, kMostLost); }
+  // How many times as long as in the model the tables take, and a scan of so many of the queries.
+  double tables() const { return std::exp(get(kTables)); }
+  double scans(int64_t count) const { return std::exp(get(scan_part(count))); }
+  // Whether calls that began in the tables have lost so much that this one is scanned. Then others try again, several
+  // of them, since the first one finds nothing in the cache.
+  bool waits() const {
+    const double calls = get(kWaiting, kMostCalls);
+    if (calls > 0) set(kWaiting, calls - 1, kMostCalls);
+    return calls > 0;
+  }
 
-  // From calls that took so many times as long as the model says, factors included.
-  void learn_tables(int64_t num_queries, double ratio) const { learn(num_queries, kTables, ratio); }
-  void learn_scans(int64_t num_queries, double ratio) const { learn(num_queries, kScans, ratio); }
+  // Whether calls have not saved much so far. That they do not may be a mistake: searches that are given up do not tell
+  // what they take to their end, and the first ones find nothing in the cache.
+  bool doubts() const { return get(kLost, kMostLost) > -kMostLost; }
+
+  // From what took so many times as long as the model says, factors included.
+  void learn_tables(double ratio) const { learn(kTables, ratio); }
+  void learn_scans(int64_t count, double ratio) const { learn(scan_part(count), ratio); }
   // Of what was not used in a call, the factor slowly returns to 1: else a way that once was slow is never seen again.
-  void forget_tables(int64_t num_queries) const { forget(num_queries, kTables); }
-  void forget_scans(int64_t num_queries) const { forget(num_queries, kScans); }
+  void forget_tables() const { forget(kTables); }
+  void forget_scans(int64_t count) const { forget(scan_part(count)); }
+  // A call that began in the tables has lost so much, in scans of all its queries; below zero, saved.
+  void lose(double scans) const {
+    const double lost = get(kLost, kMostLost) + scans;
+    set(kLost, lost > kMostLost ? 0 : lost, kMostLost);
+    if (lost <= -kMostLost) set(kWaited, 0, kMostCalls);
+    if (lost <= kMostLost) return;
+    const double calls = std::max(kFewCalls, 2 * get(kWaited, kMostCalls));
+    set(kWaited, calls, kMostCalls);
+    set(kWaiting, calls, kMostCalls);
+  }
 
  private:
-  enum Part { kTables, kScans, kLost };  // the factors as logarithms
+  // Factors as logarithms. Scans of few that are left take longer: the others have driven the codes out of the cache.
+  enum Part { kTables, kScans, kScansOfRest, kLost, kWaited, kWaiting };
   static constexpr double kShare = 0.25, kMostAtOnce = 0.5, kMost = 3, kForgotten = 1.0 / 1024;
-  static constexpr double kMostLost = 1.5;  // much that was saved is no reason to lose as much later
+  static constexpr double kMostLost = 4;  // much that was saved is no reason to lose as much later
+  static constexpr double kFewCalls = 64, kMostCalls = 512;
 
-  double* at(int64_t num_queries, Part part) const {
-    return numbers_ + (num_queries < 8 ? 0 : num_queries < 256 ? 1 : 2) * kParts + part;
-  }
-  double get(int64_t num_queries, Part part) const {
+  Part scan_part(int64_t count) const { return 2 * count >= num_queries_ ? kScans : kScansOfRest; }
+  double* at(Part part) const { return numbers_ + batch_ * kParts + part; }
+  double get(Part part, double most = kMost) const {
     double number = 0;
-    if (numbers_ != nullptr) __atomic_load(at(num_queries, part), &number, __ATOMIC_RELAXED);
-    return std::isnan(number) ? 0 : std::clamp(number, -kMost, kMost);
+    if (numbers_ != nullptr) __atomic_load(at(part), &number, __ATOMIC_RELAXED);
+    return std::isnan(number) ? 0 : std::clamp(number, -most, most);
   }
-  void set(int64_t num_queries, Part part, double number, double most) const {
+  void set(Part part, double number, double most) const {
     if (numbers_ == nullptr || std::isnan(number)) return;
     number = std::clamp(number, -most, most);
-    __atomic_store(at(num_queries, part), &number, __ATOMIC_RELAXED);
+    __atomic_store(at(part), &number, __ATOMIC_RELAXED);
   }
   // In small steps: a call may have been disturbed.
-  void learn(int64_t num_queries, Part part, double ratio) const {
+  void learn(Part part, double ratio) const {
     const double step = ratio > 0 ? std::clamp(std::log(ratio), -kMostAtOnce, kMostAtOnce) : 0;
-    set(num_queries, part, get(num_queries, part) + kShare * step, kMost);
+    set(part, get(part) + kShare * step, kMost);
   }
-  void forget(int64_t num_queries, Part part) const {
-    set(num_queries, part, (1 - kForgotten) * get(num_queries, part), kMost);
-  }
+  void forget(Part part) const { set(part, (1 - kForgotten) * get(part), kMost); }
 
-  double* numbers_;
+  double* const numbers_;
+  const int64_t num_queries_, batch_;
 };
 
 }  // namespace adsq::cpu
