@@ -56,11 +56,12 @@ class Learned:
         self.tensor = torch.frombuffer(self._numbers, dtype=torch.float64)  # the same memory
 
     def waits(self, queries: int) -> bool:
-        """Whether so few queries are scanned, since those before began in the tables and lost too much by that."""
-        return queries <= op.FEW and self._numbers[op.WAITING] > 0
+        """Whether so many queries are scanned, since those before began in the tables and lost too much by that."""
+        batch = (queries > op.FEW) + (queries > op.SOME)
+        return self._numbers[op.LEARNED // 3 * batch + op.WAITING] > 0
 
     def scanned(self) -> None:
-        """Count a call that was scanned, after so many of which others try the tables again."""
+        """Count a call with few queries that was scanned: after some, others try the tables again."""
         self._numbers[op.WAITING] -= 1
 
 
@@ -130,7 +131,7 @@ class Hash:
             return None
         if queries < BATCH and scan_time < CALL:
             return None
-        if learned.waits(queries):
+        if queries <= op.FEW and learned.waits(queries):  # the op would scan, and takes longer to call
             learned.scanned()
             return None
         return self._tables if self._refuses(rows) is None else None

@@ -189,8 +189,11 @@ def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypat
         assert calls == ([] if i < 5 else ["topk", "range"])
     for tensor in numbers:
         tensor[op.WAITING] = 5
+        tensor[6 + op.WAITING] = 1
     calls.clear()
+    assert "took longer by the tables" in index.explain(queries, 5)[0].reason
     index.search(queries, 5)  # these are more than few
+    assert "by scan" in index.explain(queries, 5)[0].reason
     index.search(queries[:3], 5, method="hash")
     index.search(queries[:3], 50)  # other searches than for about five
     numbers[1][op.WAITING] = 0

@@ -61,7 +61,7 @@ std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& data
     if (!plans.back().hash) rest.push_back(q);
   }
   for (const int64_t q : worth_tables(by_tables, costs, rest)) plans[static_cast<size_t>(q)].hash = true;
-  const double scan = costs.shared_by(static_cast<int64_t>(rest.size())).scan;
+  const double scan = costs.scan_of(std::max<int64_t>(1, static_cast<int64_t>(rest.size())));
   for (HashPlan& plan : plans) plan.scan_cost = scan;
   return plans;
 }

@@ -32,8 +32,6 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
 constexpr double kMostLost = 0.01, kSure = 0.9;  // of scans, and of what seems saved, for estimates err
 constexpr double kMostLostAtOnce = 0.5;          // scans; whatever disturbs a call is not to count too much
 
-constexpr double kPatience = 1.5;  // where it seems that the tables do not pay, they are seen to the end
-
 // Whether to try the tables again: as long as what the searches of a call that were given up have taken is less than
 // what the others have saved, or little beside scanning all.
 class Trials {
@@ -61,7 +59,7 @@ std::vector<int64_t> worth_tables(const std::vector<double>& by_tables, const Ha
   size_t best = 0;
   for (size_t m = 0; m <= rest.size(); ++m) {
     const auto left = static_cast<int64_t>(rest.size() - m);
-    const double all = sum + static_cast<double>(left) * costs.shared_by(left).scan;
+    const double all = sum + static_cast<double>(left) * costs.scan_of(left);
     if (all < least) least = all, best = m;
     if (m < rest.size()) sum += cost(rest[m]);
   }
@@ -90,8 +88,7 @@ void HashCall::run(const std::vector<int64_t>& some, int64_t scanned, const Sear
   if (count == 0) return;
   const int64_t num_words = queries_.codes.num_words();
   const auto words_of = [&](int64_t i) { return words_.get() + some[static_cast<size_t>(i)] * num_words; };
-  HashCosts shared = costs_.shared_by(scanned);
-  if (learned_.doubts()) shared.scan *= kPatience, shared.alone *= kPatience;
+  const HashCosts shared = costs_.shared_by(scanned);
   share_queries(count, threads_, [&](int64_t first, int64_t last) {
     HashQuery query(database_, tables_, shared, k_);
     Expander expander(database_);

@@ -25,6 +25,7 @@ constexpr int64_t kFlipped = 3;                    // bits, so that the codes ar
 constexpr double kChoosing[] = {50, 30};
 
 constexpr int64_t kCacheBytes = 2 << 20, kMemoryBytes = 24 << 20;
+constexpr double kPatience = 1.5;
 constexpr double kCall = 2000, kRangeCall = 3500;  // what a search by the tables makes once a call
 
 // How many queries the scans are measured with: two numbers below those that go by bit planes, and two from there on.
@@ -125,14 +126,15 @@ HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, cons
   result = k > 0 ? factor * (200 + 10 * static_cast<double>(k)) : 0;
   call = (k > 0 ? kCall : kRangeCall) / static_cast<double>(std::max<int64_t>(1, num_queries));
   measured_queries(codes.width, measured_);
-  alone = scan_of(1);
+  patience_ = learned.doubts() ? kPatience : 1;
+  alone = patience_ * scan_of(1);
   scan = found = 0;
 }
 
 HashCosts HashCosts::shared_by(int64_t num_queries) const {
   HashCosts costs = *this;
   num_queries = std::max<int64_t>(1, num_queries);
-  costs.scan = scan_of(num_queries);
+  costs.scan = patience_ * scan_of(num_queries);
   costs.found = found_by(num_queries);
   return costs;
 }
@@ -152,6 +154,7 @@ double HashCosts::found_by(int64_t num_queries) const {
 }
 
 double HashCosts::scan_of(int64_t num_queries) const {
+  if (num_queries == 0) return 0;
   const int64_t used = scan_threads(num_queries);
   const double speedup = static_cast<double>(used) / static_cast<double>(table_tasks(num_queries, used));
   const int batch = num_queries >= measured_[2];

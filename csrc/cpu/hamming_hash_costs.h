@@ -42,18 +42,21 @@ class HashCosts {
   HashCosts(const DistinctCodes& database, const HashRates& rates, const HashLearned& learned, int64_t k,
             int64_t num_queries, int64_t threads);
 
-  // The same where so many queries share a scan, and share it among more of the threads than the tables.
+  // The same where so many queries share a scan, and share it among more of the threads than the tables. A scan costs
+  // more here while it is in doubt whether searches are given up too soon.
   HashCosts shared_by(int64_t num_queries) const;
+  // What a scan takes that so many queries share, for each of them.
+  double scan_of(int64_t num_queries) const;
   // How long a scan of so many queries lasts that finds so many codes within a radius.
   double scan_call(int64_t num_queries, int64_t num_found) const;
 
  private:
   int64_t scan_threads(int64_t num_queries) const;
-  double scan_of(int64_t num_queries) const;
   double found_by(int64_t num_queries) const;
 
   const HashRates rates_;
   const HashLearned learned_;
+  double patience_;
   const int64_t work_, k_, threads_;
   int64_t measured_[4];  // numbers of queries of rates.scans
 };

@@ -33,7 +33,7 @@ class HashLearned {
 
   // Whether calls have not saved much so far. That they do not may be a mistake: searches that are given up do not tell
   // what they take to their end, and the first ones find nothing in the cache.
-  bool doubts() const { return get(kLost, kMostLost) > -kMostLost; }
+  bool doubts() const { return numbers_ != nullptr && get(kLost, kMostLost) > -kMostLost; }
 
   // From what took so many times as long as the model says, factors included.
   void learn_tables(double ratio) const { learn(kTables, ratio); }
