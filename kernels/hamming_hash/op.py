@@ -9,8 +9,8 @@ from adsq.kernels._ops import plain_op
 from adsq.kernels.distinct_codes import op as distinct
 from adsq.kernels.hamming_topk import op as search
 
-# Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h), six for calls of up to FEW queries, six for
-# up to SOME, six for more; among them how many of these calls are to be scanned before the tables are tried again.
+# Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h): six for calls of up to FEW queries, six
+# for up to SOME, six for more; among them how many such calls are to be scanned before the tables are tried again.
 LEARNED, WAITING, FEW, SOME = 18, 5, 7, 255
 
 
