@@ -25,7 +25,7 @@ constexpr int64_t kFlipped = 3;                    // bits, so that the codes ar
 constexpr double kChoosing[] = {50, 30};
 
 constexpr int64_t kCacheBytes = 2 << 20, kMemoryBytes = 24 << 20;
-constexpr double kPatience = 1.5;
+constexpr double kPatience = 1.3;                  // times a scan, while it is in doubt what the tables take
 constexpr double kCall = 2000, kRangeCall = 3500;  // what a search by the tables makes once a call
 
 // How many queries the scans are measured with: two numbers below those that go by bit planes, and two from there on.
