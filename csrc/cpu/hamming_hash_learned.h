@@ -18,7 +18,10 @@ class HashLearned {
 
   // `numbers` are zeros where nothing is learned yet; null: nothing is learned, ever.
   HashLearned(double* numbers, int64_t num_queries)
-      : numbers_(numbers), num_queries_(num_queries), batch_((num_queries >= 8) + (num_queries >= 256)) {}
+      : numbers_(numbers),
+        num_queries_(num_queries),
+        batch_((num_queries >= 8) + (num_queries >= 256)),
+        most_lost_(std::ldexp(4.0, -2 * static_cast<int>(batch_))) {}
 
   // How many times as long as in the model the tables take, and a scan of so many of the queries.
   double tables() const { return std::exp(get(kTables)); }
@@ -26,14 +29,14 @@ class HashLearned {
   // Whether calls that began in the tables have lost so much that this one is scanned. Then others try again, several
   // of them, since the first one finds nothing in the cache.
   bool waits() const {
-    const double calls = get(kWaiting, kMostCalls);
-    if (calls > 0) set(kWaiting, calls - 1, kMostCalls);
+    const double calls = get(kWaiting, most_calls());
+    if (calls > 0) set(kWaiting, calls - 1, most_calls());
     return calls > 0;
   }
 
   // Whether calls have not saved much so far. That they do not may be a mistake: searches that are given up do not tell
   // what they take to their end, and the first ones find nothing in the cache.
-  bool doubts() const { return numbers_ != nullptr && get(kLost, kMostLost) > -kMostLost; }
+  bool doubts() const { return numbers_ != nullptr && get(kLost, most_lost_) > -most_lost_; }
 
   // From what took so many times as long as the model says, factors included.
   void learn_tables(double ratio) const { learn(kTables, ratio); }
@@ -43,22 +46,21 @@ class HashLearned {
   void forget_scans(int64_t count) const { forget(scan_part(count)); }
   // A call that began in the tables has lost so much, in scans of all its queries; below zero, saved.
   void lose(double scans) const {
-    const double lost = get(kLost, kMostLost) + scans;
-    set(kLost, lost > kMostLost ? 0 : lost, kMostLost);
-    if (lost <= -kMostLost) set(kWaited, 0, kMostCalls);
-    if (lost <= kMostLost) return;
-    const double calls = std::max(kFewCalls, 2 * get(kWaited, kMostCalls));
-    set(kWaited, calls, kMostCalls);
-    set(kWaiting, calls, kMostCalls);
+    const double lost = get(kLost, most_lost_) + scans;
+    set(kLost, lost > most_lost_ ? 0 : lost, most_lost_);
+    if (lost <= -most_lost_) set(kWaited, 0, most_calls());
+    if (lost <= most_lost_) return;
+    const double calls = std::max(16 * most_lost_, 2 * get(kWaited, most_calls()));
+    set(kWaited, calls, most_calls());
+    set(kWaiting, calls, most_calls());
   }
 
  private:
   // Factors as logarithms. Scans of few that are left take longer: the others have driven the codes out of the cache.
   enum Part { kTables, kScans, kScansOfRest, kLost, kWaited, kWaiting };
   static constexpr double kShare = 0.25, kMostAtOnce = 0.5, kMost = 3, kForgotten = 1.0 / 1024;
-  static constexpr double kMostLost = 4;  // much that was saved is no reason to lose as much later
-  static constexpr double kFewCalls = 64, kMostCalls = 512;
 
+  double most_calls() const { return 128 * most_lost_; }  // so that trying costs about 1 %
   Part scan_part(int64_t count) const { return 2 * count >= num_queries_ ? kScans : kScansOfRest; }
   double* at(Part part) const { return numbers_ + batch_ * kParts + part; }
   double get(Part part, double most = kMost) const {
@@ -80,6 +82,9 @@ class HashLearned {
 
   double* const numbers_;
   const int64_t num_queries_, batch_;
+  // Scans that may be lost before calls wait: many for calls that are short, for the first ones find nothing in the
+  // cache. That much saved is no reason to lose more later.
+  const double most_lost_;
 };
 
 }  // namespace adsq::cpu
