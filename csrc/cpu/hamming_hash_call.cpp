@@ -29,8 +29,9 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
   }
 }
 
-constexpr double kMostLost = 0.01, kSure = 0.9;  // of scans, and of what seems saved, for estimates err
-constexpr double kMostLostAtOnce = 0.3;          // scans; whatever disturbs a call is not to count too much
+constexpr double kMostLost = 0.01;       // of scanning all
+constexpr double kSure = 0.9;            // of what seems saved, for estimates err
+constexpr double kMostLostAtOnce = 0.3;  // of a scan: whatever disturbs a call is not to count too much
 
 // Whether to try the tables again: as long as what the searches of a call that were given up have taken is less than
 // what the others have saved, or little beside scanning all.

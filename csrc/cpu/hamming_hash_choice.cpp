@@ -12,7 +12,6 @@ constexpr double kGrowth = 3;          // codes within r + 1 bits for each withi
 constexpr double kLittle = 0.1;        // of a scan
 constexpr double kCompared = 0.25;     // of what a code in a bucket takes, where it is far
 constexpr double kMostAtFirst = 0.75;  // of a scan
-constexpr double kSure = 1.0;          // of a scan, for estimates err
 constexpr double kMostScans = 2;       // that a search may seem to take, with what is spent, before it is given up
 
 double choose(int n, int k) {
@@ -84,14 +83,13 @@ double HashQuery::left_nearest(int32_t r, int32_t last) const {
 // Whether a scan seems cheaper than the steps from r on. What is spent already counts only where the estimates have
 // proved wrong.
 bool HashQuery::gives_up(int32_t r) {
-  const double most = r > tables() ? costs_.scan : kSure * costs_.scan;
   double left = left_nearest(r, selection_.threshold);
-  if (left > most) {
+  if (left > costs_.scan) {
     if (expected_radius_ < 0) expect_radius();
     left = left_nearest(r, std::min(selection_.threshold, std::max(r, expected_radius_)));
   }
   cost_ = spent() + left;
-  return left > most || cost_ > kMostScans * costs_.scan;
+  return left > costs_.scan || cost_ > kMostScans * costs_.scan;
 }
 
 // Estimates the distance of the k-th row from a sample of codes; at most what it is among random codes.
