@@ -21,7 +21,7 @@ class HashLearned {
       : numbers_(numbers),
         num_queries_(num_queries),
         batch_((num_queries >= 8) + (num_queries >= 256)),
-        most_lost_(std::ldexp(4.0, -2 * static_cast<int>(batch_))) {}
+        most_lost_(kMostLost[batch_]) {}
 
   // How many times as long as in the model the tables take, and a scan of so many of the queries.
   double tables() const { return std::exp(get(kTables)); }
@@ -59,6 +59,7 @@ class HashLearned {
   // Factors as logarithms. Scans of few that are left take longer: the others have driven the codes out of the cache.
   enum Part { kTables, kScans, kScansOfRest, kLost, kWaited, kWaiting };
   static constexpr double kShare = 0.25, kMostAtOnce = 0.5, kMost = 3, kForgotten = 1.0 / 1024;
+  static constexpr double kMostLost[kBatches] = {4, 2, 0.25};
 
   double most_calls() const { return 128 * most_lost_; }  // so that trying costs about 1 %
   Part scan_part(int64_t count) const { return 2 * count >= num_queries_ ? kScans : kScansOfRest; }
