@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable
 from math import ceil, comb, log2
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from adsq.kernels.hamming_hash import op
@@ -46,12 +48,30 @@ class Plan(NamedTuple):
     scan_cost: float | None = None
 
 
+class Learned:
+    """What searches for about as many neighbours, or within about the same radius, learn from each other."""
+
+    def __init__(self) -> None:
+        self._numbers = array("d", bytes(8 * op.LEARNED))
+        self.tensor = torch.frombuffer(self._numbers, dtype=torch.float64)  # the same memory
+
+    def waits(self, queries: int) -> bool:
+        """Whether so many queries are scanned, since those before began in the tables and lost too much by that."""
+        batch = (queries > op.FEW) + (queries > op.SOME)
+        return self._numbers[op.LEARNED // 3 * batch + op.WAITING] > 0
+
+    def scanned(self) -> None:
+        """Count a call with few queries that was scanned: after some, others try the tables again."""
+        self._numbers[op.WAITING] -= 1
+
+
 class Hash:
     """Hash tables of some codes, made when they are first wanted: by one thread, while others wait."""
 
     def __init__(self) -> None:
         self._tables: list[Tensor] | None = None
         self._scan_times = 0.0, 0.0  # nanoseconds of a scan by one query: within a radius, and for ten neighbours
+        self._learned = [Learned() for _ in range(5)]
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
 
@@ -70,12 +90,14 @@ class Hash:
         self, rows: Rows, queries: Tensor, k: int, method: str, scan: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Search by the tables or by `scan`."""
-        tables = self._tables_for(rows, len(queries), method, self._scan_time(k))
+        learned = self._learned_for(k)
+        tables = self._tables_for(rows, len(queries), method, self._scan_time(k), learned)
         if tables is not None:
-            found = op.hash_topk(queries, rows.codes, k, method == "hash", tables, *rows.lists(), rows.names)
+            tensor, force = learned.tensor, method == "hash"
+            found = op.hash_topk(queries, rows.codes, k, force, tables, *rows.lists(), rows.names, tensor)
             return found[0], found[1]
         distances, ids = scan()
-        if method == "auto":
+        if method == "auto" and self._tables is None:
             self._count(rows, len(queries), lambda: int(distances[:, -1].max()))
         return distances, ids
 
@@ -83,24 +105,34 @@ class Hash:
         self, rows: Rows, queries: Tensor, radius: int, method: str, scan: Callable[[], tuple[Tensor, Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `topk`, for all rows within a radius."""
-        tables = self._tables_for(rows, len(queries), method, self._scan_times[0])
+        learned = self._learned[3 if radius < 4 else 4]
+        tables = self._tables_for(rows, len(queries), method, self._scan_times[0], learned)
         if tables is not None:
-            found = op.hash_range(queries, rows.codes, radius, method == "hash", tables, *rows.lists(), rows.names)
+            tensor, force = learned.tensor, method == "hash"
+            found = op.hash_range(queries, rows.codes, radius, force, tables, *rows.lists(), rows.names, tensor)
             return found[0], found[1], found[2]
-        if method == "auto":
+        if method == "auto" and self._tables is None:
             self._count(rows, len(queries), lambda: radius)
         return scan()
+
+    def _learned_for(self, k: int) -> Learned:
+        return self._learned[0 if k < 32 else 1 if k < 320 else 2]
 
     def _scan_time(self, k: int) -> float:
         return self._scan_times[1] + CHOOSING * (k - 10)
 
-    def _tables_for(self, rows: Rows, queries: int, method: str, scan_time: float) -> list[Tensor] | None:
+    def _tables_for(
+        self, rows: Rows, queries: int, method: str, scan_time: float, learned: Learned
+    ) -> list[Tensor] | None:
         """Return the tables to search by; None for a scan, which takes one query so many nanoseconds."""
         if method == "hash":
             return self.tables(rows)
         if method == "scan" or self._tables is None:  # first, as it takes no time
             return None
         if queries < BATCH and scan_time < CALL:
+            return None
+        if queries <= op.FEW and learned.waits(queries):  # the op would scan, and takes longer to call
+            learned.scanned()
             return None
         return self._tables if self._refuses(rows) is None else None
 
@@ -128,9 +160,13 @@ class Hash:
                 reason += ", or once scans have cost as much"
         if reason is None and len(queries) < BATCH and self._scan_time(k) < CALL:
             reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
+        learned = self._learned_for(k)
+        if reason is None and learned.waits(len(queries)):
+            reason = "others before it took longer by the tables than by scans: after some scans one tries again"
         if reason is not None or self._tables is None:
             return [Plan("scan", str(reason))] * len(queries)
-        return [_plan(*plan) for plan in op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists()).tolist()]
+        plans = op.hash_plans(queries, rows.codes, k, self._tables, *rows.lists(), learned.tensor)
+        return [_plan(*plan) for plan in plans.tolist()]
 
     @staticmethod
     def _refuses(rows: Rows) -> str | None:

@@ -22,7 +22,11 @@ T* data_of(const Tensor& tensor) {
 }
 
 // Tables that `hash_tables` made: only their sizes are checked.
-cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts) {
+cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts,
+                          const std::optional<Tensor>& learned = std::nullopt) {
+  STD_TORCH_CHECK(!learned || (learned->is_contiguous() && learned->scalar_type() == ScalarType::Double &&
+                               learned->numel() == cpu::HashLearned::kNumbers),
+                  "learned: expected ", cpu::HashLearned::kNumbers, " numbers, float64");
   STD_TORCH_CHECK(parts.size() == kParts, "tables: expected what hash_tables returns");
   constexpr ScalarType kTypes[] = {ScalarType::Int, ScalarType::Int, ScalarType::Byte, ScalarType::Byte,
                                    ScalarType::Double};
@@ -46,7 +50,8 @@ cpu::HashTables tables_of(const Tensor& codes, const std::vector<Tensor>& parts)
                          data_of<uint8_t>(parts[kRows]),
                          some,
                          {some + layout.sample_size(count) * width, rates + kNumRates, frequent},
-                         {}};
+                         {},
+                         learned ? data_of<double>(*learned) : nullptr};
   std::memcpy(&tables.rates, rates, sizeof(cpu::HashRates));
   return tables;
 }
@@ -96,15 +101,17 @@ Tensor hash_rates(const Tensor& codes, const std::vector<Tensor>& tables, const 
 
 std::tuple<Tensor, Tensor, Tensor> hash_topk(const Tensor& queries, const Tensor& codes, int64_t k, bool force,
                                              const std::vector<Tensor>& tables, const std::optional<Tensor>& offsets,
-                                             const std::optional<Tensor>& rows, const std::optional<Tensor>& ids) {
+                                             const std::optional<Tensor>& rows, const std::optional<Tensor>& ids,
+                                             const std::optional<Tensor>& learned) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
   Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
   Tensor used = empty_on_cpu({queries.size(0)}, ScalarType::Byte);
-  cpu::hash_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), tables_of(codes, tables), k, force,
-                 static_cast<int32_t*>(distances.mutable_data_ptr()), static_cast<int64_t*>(found.mutable_data_ptr()),
-                 static_cast<uint8_t*>(used.mutable_data_ptr()), torch_threads());
+  cpu::hash_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), tables_of(codes, tables, learned), k,
+                 force, static_cast<int32_t*>(distances.mutable_data_ptr()),
+                 static_cast<int64_t*>(found.mutable_data_ptr()), static_cast<uint8_t*>(used.mutable_data_ptr()),
+                 torch_threads());
   return {distances, found, used};
 }
 
@@ -112,15 +119,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, con
                                                       bool force, const std::vector<Tensor>& tables,
                                                       const std::optional<Tensor>& offsets,
                                                       const std::optional<Tensor>& rows,
-                                                      const std::optional<Tensor>& ids) {
+                                                      const std::optional<Tensor>& ids,
+                                                      const std::optional<Tensor>& learned) {
   STD_TORCH_CHECK(radius >= 0, "radius: expected at least 0, got ", radius);
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   const cpu::DistinctCodes database = inputs.database();
   Tensor used = empty_on_cpu({queries.size(0)}, ScalarType::Byte);
   const cpu::Threads threads = torch_threads();
   const cpu::RangeRows range =
-      cpu::hash_range(DistinctInputs::codes_of(inputs.queries), database, tables_of(codes, tables), radius, force,
-                      static_cast<uint8_t*>(used.mutable_data_ptr()), threads);
+      cpu::hash_range(DistinctInputs::codes_of(inputs.queries), database, tables_of(codes, tables, learned), radius,
+                      force, static_cast<uint8_t*>(used.mutable_data_ptr()), threads);
   const int64_t total = range.offsets().back();
   Tensor begins = empty_on_cpu({queries.size(0) + 1}, ScalarType::Long);
   Tensor distances = empty_on_cpu({total}, ScalarType::Int), found = empty_on_cpu({total}, ScalarType::Long);
@@ -131,13 +139,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> hash_range(const Tensor& queries, con
 
 // One row a query: whether the tables are chosen, their cost and that of a scan in nanoseconds, candidates, radius.
 Tensor hash_plans(const Tensor& queries, const Tensor& codes, int64_t k, const std::vector<Tensor>& tables,
-                  const std::optional<Tensor>& offsets, const std::optional<Tensor>& rows) {
+                  const std::optional<Tensor>& offsets, const std::optional<Tensor>& rows,
+                  const std::optional<Tensor>& learned) {
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   const DistinctInputs inputs(queries, codes, offsets, rows, std::nullopt);
   Tensor plans = empty_on_cpu({queries.size(0), 5}, ScalarType::Double);
   auto* plan = static_cast<double*>(plans.mutable_data_ptr());
   for (const cpu::HashPlan& of_query : cpu::hash_plans(DistinctInputs::codes_of(inputs.queries), inputs.database(),
-                                                       tables_of(codes, tables), k, torch_threads().count)) {
+                                                       tables_of(codes, tables, learned), k, torch_threads().count)) {
     *plan++ = of_query.hash;
     *plan++ = of_query.hash_cost;
     *plan++ = of_query.scan_cost;

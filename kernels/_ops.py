@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 
-def plain_op(name: str) -> Callable[[Callable[..., Any]], Any]:
+def plain_op(name: str, mutates: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Any]:
     """Define an op that autograd does not see: a decorator for the function that runs where nothing native does.
 
     As `torch.library.custom_op`, without its step through Python for autograd at each call, which takes longer than
     searching a small database does. The fake kernel is registered with `torch.library.register_fake`. The function
-    itself stays at hand as `__wrapped__`.
+    itself stays at hand as `__wrapped__`. `mutates` names the arguments that it may write to.
     """
 
     def define(function: Callable[..., Any]) -> Any:
-        schema = torch.library.infer_schema(function, mutates_args=())
+        schema = torch.library.infer_schema(function, mutates_args=mutates)
         torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(name, "CompositeExplicitAutograd", function)
         namespace, _, op = name.partition("::")

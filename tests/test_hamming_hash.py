@@ -162,6 +162,9 @@ def test_bad_tables_are_refused() -> None:
             op.hash_plans(codes, codes, 1, mixed)
         with pytest.raises(RuntimeError, match="table"):
             op.hash_rates(codes, mixed)
+    for wrong in (torch.zeros(op.LEARNED - 1, dtype=torch.float64), torch.zeros(op.LEARNED)):
+        with pytest.raises(RuntimeError, match=f"learned: expected {op.LEARNED} numbers"):
+            op.hash_topk(codes, codes, 1, True, tables, None, None, None, wrong)
     with pytest.raises(RuntimeError, match="rows: expected with offsets"):
         op.hash_topk(codes, codes, 1, True, tables, torch.zeros(101, dtype=torch.int32))
 
@@ -175,6 +178,10 @@ def test_opcheck() -> None:
     torch.library.opcheck(op.hash_topk, (codes[:3], codes, 4, True, tables))
     torch.library.opcheck(op.hash_range, (codes[:3], codes, 4, True, tables))
     torch.library.opcheck(op.hash_plans, (codes[:3], codes, 4, tables))
+    learned = torch.zeros(op.LEARNED, dtype=torch.float64)
+    for function, bound in [(op.hash_topk, 4), (op.hash_range, 4)]:
+        arguments = (codes[:3], codes, bound, True, tables, None, None, None, learned)
+        torch.library.opcheck(function, arguments, test_utils=times)
 
 
 @native
@@ -191,6 +198,40 @@ def test_whatever_is_measured_the_results_are_the_same(factor: float) -> None:
         assert_equal(op.hash_topk(queries, codes[first], k, False, tables, *lists)[:2], brute_topk(queries, codes, k))
     found = op.hash_range(queries, codes[first], 3, False, tables, *lists)
     assert_equal(found[:3], brute_range(queries, codes, 3))
+
+
+@native
+@pytest.mark.parametrize("number", [0, -3, 3, 1e300, float("inf"), -float("inf"), float("nan")])
+def test_whatever_is_learned_the_results_are_the_same(number: float) -> None:
+    codes = torch.cat([random_codes(6000, 64, 0), clustered(6000, 64, 0.05, 1)])
+    tables = make_tables(codes)
+    queries = torch.cat([clustered(150, 64, 0.05, 2), random_codes(150, 64, 3)])
+    for force in (False, True):
+        for some in (queries[149:150], queries[130:170], queries):
+            learned = torch.full((op.LEARNED,), number, dtype=torch.float64)
+            rest = [None, None, None, learned]
+            assert_equal(op.hash_topk(some, codes, 10, force, tables, *rest)[:2], brute_topk(some, codes, 10))
+            assert_equal(op.hash_range(some, codes, 3, force, tables, *rest)[:3], brute_range(some, codes, 3))
+            assert len(op.hash_plans(some, codes, 10, tables, None, None, learned)) == len(some)
+            assert not force or learned.isfinite().sum() >= (op.LEARNED if abs(number) < 4 else 1)
+
+
+@native
+def test_what_is_learned_decides() -> None:
+    """Factors as logarithms, of the tables and of scans; a call writes those of about as many queries as it has."""
+    codes = clustered(60_000, 64, 0.05, 0)
+    tables = op.hash_tables(codes)
+    tables[-1].copy_(torch.tensor([5e3, 4e4, 4.5e4, 1.5e5, 3000, 1700, 0.85]))  # as measured once: the same every time
+    queries = clustered(300, 64, 0.05, 1).unique(dim=0)[:256]  # equal ones are searched once
+    for place, count in [(0, 7), (6, 8), (6, 255), (12, 256)]:
+        learned = torch.zeros(op.LEARNED, dtype=torch.float64)
+        for tables_factor, scans_factor, by_hash in [(-3, 3, True), (3, -3, False)]:
+            learned[place], learned[place + 1] = tables_factor, scans_factor
+            plans = op.hash_plans(queries[:count], codes, 10, tables, None, None, learned)
+            assert plans[:, 0].bool().all() if by_hash else not plans[:, 0].any()
+        learned.zero_()
+        op.hash_topk(queries[:count], codes, 10, True, tables, None, None, None, learned)
+        assert learned.nonzero().ravel().tolist() == [place]
 
 
 @native

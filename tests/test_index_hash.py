@@ -163,3 +163,39 @@ def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pyt
         calls.clear()
         index.search(queries, 5)  # many share what a call takes
         assert calls == ["topk"]
+
+
+@native
+def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For some calls; then others try the tables again."""
+    monkeypatch.setattr(adsq._hash, "CALL", 0)
+    index = HammingIndex(64)
+    index.add(clustered(20_000, 64, 0.01, 0, 50))
+    queries = clustered(10, 64, 0.01, 1, 50)
+    expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
+    index.search(queries, 5, method="hash")
+    calls = []
+    topk, within = op.hash_topk, op.hash_range
+    monkeypatch.setattr(adsq._hash.op, "hash_topk", lambda *args: (calls.append("topk"), topk(*args))[1])
+    monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
+    numbers = [learned.tensor for learned in index._storage.rows().hash._learned]
+    for tensor in numbers:
+        tensor[op.WAITING] = 5
+    for i in range(6):
+        calls.clear()
+        assert ("took longer by the tables" in index.explain(queries[:1], 5)[0].reason) is (i < 5)
+        assert torch.equal(index.search(queries[:3], 5)[1], expected[0][1][:3])
+        assert torch.equal(index.range_search(queries[:3], 2)[2], expected[1][2][: expected[1][0][3]])
+        assert calls == ([] if i < 5 else ["topk", "range"])
+    for tensor in numbers:
+        tensor[op.WAITING] = 5
+        tensor[6 + op.WAITING] = 1
+    calls.clear()
+    assert "took longer by the tables" in index.explain(queries, 5)[0].reason
+    index.search(queries, 5)  # these are more than few
+    assert "by scan" in index.explain(queries, 5)[0].reason
+    index.search(queries[:3], 5, method="hash")
+    index.search(queries[:3], 50)  # other searches than for about five
+    numbers[1][op.WAITING] = 0
+    index.search(queries[:3], 50)
+    assert calls == ["topk"] * 3

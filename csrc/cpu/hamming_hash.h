@@ -47,6 +47,7 @@ struct HashTables {
   const uint8_t* sample;     // [sample_size(count)][width]
   FrequentCodes frequent;
   HashRates rates;
+  double* learned;  // [HashLearned::kNumbers], of hamming_hash_learned.h, or null
 };
 
 void make_hash_tables(const DistinctCodes& database, const HashLayout& layout, int32_t* offsets, int32_t* positions,

@@ -12,7 +12,6 @@ constexpr double kGrowth = 3;          // codes within r + 1 bits for each withi
 constexpr double kLittle = 0.1;        // of a scan
 constexpr double kCompared = 0.25;     // of what a code in a bucket takes, where it is far
 constexpr double kMostAtFirst = 0.75;  // of a scan
-constexpr double kSure = 0.85;         // of a scan, for estimates err
 constexpr double kMostScans = 2;       // that a search may seem to take, with what is spent, before it is given up
 
 double choose(int n, int k) {
@@ -41,7 +40,7 @@ double HashQuery::first_cost() const {
   int64_t candidates = 0;
   for (int32_t r = 0; r < steps; ++r) candidates += count_codes(r);
   return costs_.start + (costs_.step + costs_.bucket) * steps + costs_.candidate * static_cast<double>(candidates) +
-         costs_.taken * left_to_take() / 2 + costs_.result;
+         costs_.taken * left_to_take() / 2 + costs_.result + costs_.call;
 }
 
 bool HashQuery::too_much_at_first() {
@@ -51,12 +50,12 @@ bool HashQuery::too_much_at_first() {
   return cost > (is_all ? costs_.scan : kMostAtFirst * costs_.scan);
 }
 
-double HashQuery::spent() const {
-  // A scan, too, has work with a code that is found.
-  const double found = k_ > 0 ? 0 : costs_.found * static_cast<double>(found_.size());
+double HashQuery::took() const {
   return costs_.start + costs_.step * static_cast<double>(steps_) + costs_.bucket * static_cast<double>(probes_) +
-         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) - found;
+         costs_.candidate * static_cast<double>(candidates_) + costs_.taken * static_cast<double>(taken_) + sampled_;
 }
+
+double HashQuery::spent() const { return took() - costs_.found * static_cast<double>(found_.size()); }
 
 // How full buckets are that differ in so many bits. About a query that has a cluster they become less full by about the
 // same factor with each bit, until they are as full as all are on average.
@@ -72,7 +71,7 @@ double HashQuery::fullness(int flips, int bits) const {
 
 // What the steps from r on take if the last is `last`.
 double HashQuery::left_nearest(int32_t r, int32_t last) const {
-  double cost = costs_.taken * left_to_take() + costs_.result;
+  double cost = costs_.taken * left_to_take() + costs_.result + costs_.call;
   for (; r <= last + 1 && cost <= costs_.alone; ++r) {
     const int bits = tables_.layout.bits(table(r)), flips = r / tables();
     const double step = costs_.step + choose(bits, flips) * (costs_.bucket + fullness(flips, bits) * costs_.candidate);
@@ -84,14 +83,13 @@ double HashQuery::left_nearest(int32_t r, int32_t last) const {
 // Whether a scan seems cheaper than the steps from r on. What is spent already counts only where the estimates have
 // proved wrong.
 bool HashQuery::gives_up(int32_t r) {
-  const double most = r > tables() ? costs_.scan : kSure * costs_.scan;
   double left = left_nearest(r, selection_.threshold);
-  if (left > most) {
+  if (left > costs_.scan) {
     if (expected_radius_ < 0) expect_radius();
     left = left_nearest(r, std::min(selection_.threshold, std::max(r, expected_radius_)));
   }
   cost_ = spent() + left;
-  return left > most || cost_ > kMostScans * costs_.scan;
+  return left > costs_.scan || cost_ > kMostScans * costs_.scan;
 }
 
 // Estimates the distance of the k-th row from a sample of codes; at most what it is among random codes.
@@ -100,6 +98,7 @@ void HashQuery::expect_radius() {
   expected_radius_ = usual_radius_;
   const Codes& codes = database_.codes;
   const int64_t size = HashLayout::sample_size(codes.count);
+  sampled_ = costs_.alone * static_cast<double>(size) / static_cast<double>(codes.count);
   sample_.threshold = std::min(selection_.threshold, expected_radius_);
   sample_.count = sample_.limit = 0;
   const Rows sample{tables_.sample, size, 0};
@@ -129,16 +128,20 @@ int32_t HashQuery::usual_radius() const {
   return d;
 }
 
-// Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan.
+// Counts the buckets and codes that a search within a radius meets. Returns whether these seem cheaper than a scan;
+// sure_ tells that they do even if all the codes are near.
 bool HashQuery::counts_buckets() {
-  all_probes_ = all_candidates_ = 0;
-  for (int32_t r = 0; r <= selection_.threshold; ++r) {
+  const int32_t own = std::min(tables(), selection_.threshold + 1);
+  all_probes_ = own, all_candidates_ = 0;
+  for (int32_t r = own; r <= selection_.threshold; ++r) {
     all_probes_ += choose(tables_.layout.bits(table(r)), r / tables());
     if (all_probes_ * costs_.bucket > costs_.alone) return false;
   }
   for (int32_t r = 0; r <= selection_.threshold; ++r) all_candidates_ += static_cast<double>(count_codes(r));
   cost_ = costs_.start + costs_.step * (selection_.threshold + 1) + all_probes_ * costs_.bucket +
-          all_candidates_ * costs_.candidate + costs_.result;
+          all_candidates_ * costs_.candidate + costs_.result + costs_.call;
+  const double found = std::max(0.0, costs_.taken - costs_.found) * all_candidates_;
+  sure_ = cost_ + found <= costs_.scan;
   return cost_ <= costs_.scan;
 }
 

@@ -1,6 +1,5 @@
 #include "cpu/hamming_hash_costs.h"
 
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -15,8 +14,6 @@
 namespace adsq::cpu {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kMeasuredBytes = 64 << 20;  // of the codes: more of them take as long each
 constexpr int64_t kRounds = 8;
 constexpr double kEnough = 1e6;  // nanoseconds of rounds after which no other begins
@@ -28,6 +25,7 @@ constexpr int64_t kFlipped = 3;                    // bits, so that the codes ar
 constexpr double kChoosing[] = {50, 30};
 
 constexpr int64_t kCacheBytes = 2 << 20, kMemoryBytes = 24 << 20;
+constexpr double kPatience = 1.3;                  // times a scan, while it is in doubt what the tables take
 constexpr double kCall = 2000, kRangeCall = 3500;  // what a search by the tables makes once a call
 
 // How many queries the scans are measured with: two numbers below those that go by bit planes, and two from there on.
@@ -37,10 +35,6 @@ void measured_queries(int64_t width, int64_t* numbers) {
   numbers[0] = 1, numbers[1] = sliced - 1, numbers[2] = sliced, numbers[3] = 64;
 }
 
-double nanoseconds(Clock::time_point since) {
-  return std::chrono::duration<double, std::nano>(Clock::now() - since).count();
-}
-
 // The least of some rounds: whatever disturbs one makes it longer.
 template <class Task>
 double least_time(Task task) {
@@ -48,7 +42,7 @@ double least_time(Task task) {
   for (int64_t round = 0; round < kRounds && (round < 2 || all < kEnough); ++round) {
     const auto start = Clock::now();
     task();
-    const double time = nanoseconds(start);
+    const double time = nanoseconds_since(start);
     least = round == 0 ? time : std::min(least, time);
     all += time;
   }
@@ -83,7 +77,8 @@ Aligned<uint64_t> near_queries(const Codes& codes, const HashTables& tables, int
 // What searches near some of the codes take, as a factor of what the model says: the median.
 double tables_time(const DistinctCodes& database, const HashTables& tables) {
   const Codes& codes = database.codes;
-  HashCosts costs = HashCosts(database, tables.rates, kNeighbours, 1).shared_by(kSearches);
+  HashCosts costs = HashCosts(database, tables.rates, HashLearned(nullptr, kSearches), kNeighbours, kSearches, 1)
+                        .shared_by(kSearches);
   costs.scan *= kMostScans, costs.alone *= kMostScans;
   HashQuery search(database, tables, costs, kNeighbours);
   const auto words = near_queries(codes, tables, kSearches);
@@ -91,7 +86,7 @@ double tables_time(const DistinctCodes& database, const HashTables& tables) {
   const int64_t rounds = codes.count * codes.width <= kCacheBytes ? kSearchRounds : 1;
   std::vector<double> least(kSearches, std::numeric_limits<double>::infinity()), factors;
   const auto begin = Clock::now();
-  for (int64_t i = 0; i < rounds * kSearches && nanoseconds(begin) < kMostTime; ++i) {
+  for (int64_t i = 0; i < rounds * kSearches && nanoseconds_since(begin) < kMostTime; ++i) {
     const int64_t q = i % kSearches;
     const auto words_of = [&](int64_t ahead) { return words.get() + (q + ahead) % kSearches * codes.num_words(); };
     const auto start = Clock::now();
@@ -99,7 +94,7 @@ double tables_time(const DistinctCodes& database, const HashTables& tables) {
     search.prefetch_rows(words_of(HashQuery::kRowsAhead));
     search.nearest(words_of(0), false);
     double& time = least[static_cast<size_t>(q)];
-    time = std::min(time, nanoseconds(start) / (search.began() ? search.spent() + costs.result : 0));
+    time = std::min(time, nanoseconds_since(start) / (search.began() ? search.spent() + costs.result : 0));
   }
   std::copy_if(least.begin(), least.end(), std::back_inserter(factors),
                [](double time) { return std::isfinite(time); });
@@ -111,34 +106,56 @@ double tables_time(const DistinctCodes& database, const HashTables& tables) {
 
 }  // namespace
 
-HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, int64_t k, int64_t threads)
-    : rates_(rates), work_(database.codes.count * database.codes.num_words()), k_(k), threads_(threads) {
+HashCosts::HashCosts(const DistinctCodes& database, const HashRates& rates, const HashLearned& learned, int64_t k,
+                     int64_t num_queries, int64_t threads)
+    : rates_(rates),
+      learned_(learned),
+      work_(database.codes.count * database.codes.num_words()),
+      k_(k),
+      threads_(threads) {
   const Codes& codes = database.codes;
   const bool lists = k > 0 && database.offsets != nullptr;
   const int64_t bytes = codes.count * codes.width;
   const bool cached = bytes <= kCacheBytes, near = bytes <= kMemoryBytes;
-  start = rates.tables * 200;
-  step = rates.tables * (cached ? 75 : near ? 700 : 800);
-  bucket = rates.tables * (cached ? 20 : near ? 14 : 34);
-  candidate = rates.tables * codes.num_words() * (cached ? 0.6 : near ? 0.65 : 0.7);
-  taken = rates.tables * (lists ? 30 : k == 0 && cached ? 25 : near ? 15 : 23);
-  found = rates.tables * 12;
+  const double factor = rates.tables * learned.tables();
+  start = factor * 200;
+  step = factor * (cached ? 75 : near ? 700 : 800);
+  bucket = factor * (cached ? 20 : near ? 14 : 34);
+  candidate = factor * codes.num_words() * (cached ? 0.6 : near ? 0.65 : 0.7);
+  taken = factor * (lists ? 30 : k == 0 && cached ? 25 : near ? 15 : 23);
+  result = k > 0 ? factor * (200 + 10 * static_cast<double>(k)) : 0;
+  call = (k > 0 ? kCall : kRangeCall) / static_cast<double>(std::max<int64_t>(1, num_queries));
   measured_queries(codes.width, measured_);
-  alone = scan_of(1);
-  result = scan = 0;
+  patience_ = learned.doubts() ? kPatience : 1;
+  alone = patience_ * scan_of(1);
+  scan = found = 0;
 }
 
 HashCosts HashCosts::shared_by(int64_t num_queries) const {
   HashCosts costs = *this;
   num_queries = std::max<int64_t>(1, num_queries);
-  costs.scan = scan_of(num_queries);
-  costs.result = (k_ > 0 ? kCall : kRangeCall) / static_cast<double>(num_queries);
-  if (k_ > 0) costs.result += rates_.tables * (200 + 10 * static_cast<double>(k_));
+  costs.scan = patience_ * scan_of(num_queries);
+  costs.found = found_by(num_queries);
   return costs;
 }
 
+int64_t HashCosts::scan_threads(int64_t num_queries) const {
+  return std::min(threads_, 1 + work_ * num_queries / kSmallScan);
+}
+
+double HashCosts::scan_call(int64_t num_queries, int64_t num_found) const {
+  const auto tasks = static_cast<double>(table_tasks(num_queries, scan_threads(num_queries)));
+  const double all = scan_of(num_queries) * static_cast<double>(num_queries);
+  return (all + found_by(num_queries) * static_cast<double>(num_found)) / tasks;
+}
+
+double HashCosts::found_by(int64_t num_queries) const {
+  return k_ > 0 ? 0 : rates_.tables * 12 * learned_.scans(num_queries);
+}
+
 double HashCosts::scan_of(int64_t num_queries) const {
-  const int64_t used = std::min(threads_, 1 + work_ * num_queries / kSmallScan);
+  if (num_queries == 0) return 0;
+  const int64_t used = scan_threads(num_queries);
   const double speedup = static_cast<double>(used) / static_cast<double>(table_tasks(num_queries, used));
   const int batch = num_queries >= measured_[2];
   const double* some = rates_.scans + 2 * batch;
@@ -151,7 +168,7 @@ double HashCosts::scan_of(int64_t num_queries) const {
     const double choosing = rates_.choosing[batch] + kChoosing[batch] * static_cast<double>(k_ - kNeighbours);
     each += std::max(0.0, choosing) / (batch ? speedup : 1);
   }
-  return each;
+  return each * learned_.scans(num_queries);
 }
 
 HashRates measure_rates(const DistinctCodes& database, HashTables tables) {

@@ -7,7 +7,6 @@
 namespace adsq::cpu {
 namespace {
 
-constexpr int kBucketsAtATime = 32;
 constexpr int64_t kFetchedBytes = 512;  // of a bucket; what follows them the processor sees coming
 constexpr double kTaken = 5;            // codes that are taken for each that is wanted
 constexpr int64_t kFirstStretch = 16;   // codes that are compared before any is taken; four times as many each time
@@ -56,10 +55,10 @@ int32_t HashQuery::farthest() const {
   return least;
 }
 
-// Calls visit(place of the first code in the table, how many) for the buckets of a step.
+// Calls visit(place of the first code in the table, how many) for buckets whose part differs in so many bits.
 template <class Visit>
-void HashQuery::buckets(int32_t r, Visit visit) const {
-  const int table = this->table(r), bits = tables_.layout.bits(table), flips = r / tables();
+void HashQuery::buckets(int table, int flips, Visit visit) const {
+  const int bits = tables_.layout.bits(table);
   const int32_t* offsets = tables_.offsets + first_offsets_[table];
   if (flips > bits) return;
   const Codes& codes = database_.codes;
@@ -87,7 +86,10 @@ void HashQuery::buckets(int32_t r, Visit visit) const {
 
 void HashQuery::start(const uint64_t* query, int32_t threshold) {
   query_ = query;
-  for (int j = 0; j < tables(); ++j) parts_[j] = part_of(query, tables_.layout, j);
+  for (int j = 0; j < tables(); ++j) {
+    parts_[j] = part_of(query, tables_.layout, j);
+    sizes_[j] = bucket(j)[1] - bucket(j)[0];
+  }
   selection_.threshold = threshold;
   selection_.count = selection_.limit = 0;
   selection_.query = 0;
@@ -98,39 +100,39 @@ void HashQuery::start(const uint64_t* query, int32_t threshold) {
   num_levels_ = 0;
   order_tables();
   expected_radius_ = -1;
+  sampled_ = 0;
   cost_ = std::numeric_limits<double>::infinity();
 }
 
 void HashQuery::order_tables() {
   for (int32_t s = 1; s < tables(); ++s) {
     const int table = order_[s];
-    const int64_t size = bucket_size(table);
+    const int32_t size = sizes_[table];
     int32_t place = s;
-    for (; place > 0 && bucket_size(order_[place - 1]) > size; --place) order_[place] = order_[place - 1];
+    for (; place > 0 && sizes_[order_[place - 1]] > size; --place) order_[place] = order_[place - 1];
     order_[place] = table;
   }
 }
 
 void HashQuery::step(int32_t r) {
-  const int table = this->table(r);
+  const int flips = r / tables(), table = order_[r - flips * tables()];
   const Codes& codes = database_.codes;
   const uint8_t* rows = tables_.rows + table * codes.count * codes.width;
   const int64_t probes = probes_, candidates = candidates_;
-  Rows stretches[kBucketsAtATime];
   // In stretches, since what the first codes hold lowers the threshold for the others; once it is known, in one.
   int64_t number = 0, size = 0, most = rows_within_ < k_ ? kFirstStretch : kLastStretch;
   const auto compare = [&] {
-    kernels_.scan_rows(stretches, number, codes.width, {query_, codes.num_words(), &selection_, 1});
+    kernels_.scan_rows(stretches_, number, codes.width, {query_, codes.num_words(), &selection_, 1});
     if (selection_.count > 0) take(r, table);
     number = size = 0;
     most = std::min(4 * most, kLastStretch);
   };
-  buckets(r, [&](int64_t first, int64_t count) {
+  buckets(table, flips, [&](int64_t first, int64_t count) {
     ++probes_;
     candidates_ += count;
     while (count > 0) {
       const int64_t some = std::min(most - size, count);
-      stretches[number++] = {rows + first * codes.width, some, first};
+      stretches_[number++] = {rows + first * codes.width, some, first};
       size += some;
       first += some;
       count -= some;
@@ -139,9 +141,9 @@ void HashQuery::step(int32_t r) {
   });
   if (number > 0) compare();
   ++steps_;
-  num_levels_ = r / tables() + 1;
-  levels_[r / tables()].probes += static_cast<double>(probes_ - probes);
-  levels_[r / tables()].candidates += static_cast<double>(candidates_ - candidates);
+  num_levels_ = flips + 1;
+  levels_[flips].probes += static_cast<double>(probes_ - probes);
+  levels_[flips].candidates += static_cast<double>(candidates_ - candidates);
 }
 
 void HashQuery::prefetch(const uint64_t* query) const {
@@ -162,9 +164,9 @@ void HashQuery::prefetch_rows(const uint64_t* query) const {
 
 // Returns how many codes a step meets.
 int64_t HashQuery::count_codes(int32_t r) const {
-  if (r < tables()) return bucket_size(table(r));
+  if (r < tables()) return sizes_[order_[r]];
   int64_t total = 0;
-  buckets(r, [&](int64_t, int64_t count) { total += count; });
+  buckets(table(r), r / tables(), [&](int64_t, int64_t count) { total += count; });
   return total;
 }
 
@@ -172,11 +174,11 @@ int64_t HashQuery::count_codes(int32_t r) const {
 // bucket of every table.
 bool HashQuery::equal_are_enough() {
   const int table = order_[0];
-  const int64_t count = bucket_size(table);
+  const int64_t count = sizes_[table];
   if (!few_codes(count)) return false;
   const int32_t threshold = std::exchange(selection_.threshold, 0);
   const Codes& codes = database_.codes;
-  const int64_t first = tables_.offsets[first_offsets_[table] + parts_[table]];
+  const int64_t first = *bucket(table);
   const Rows bucket{tables_.rows + (table * codes.count + first) * codes.width, count, first};
   kernels_.scan_rows(&bucket, 1, codes.width, {query_, codes.num_words(), &selection_, 1});
   if (selection_.count > 0) take(0, table);
@@ -190,7 +192,6 @@ bool HashQuery::equal_are_enough() {
 
 bool HashQuery::nearest(const uint64_t* query, bool force) {
   start(query, all());
-  prefetch_rows(query);
   selection_.threshold = farthest();
   if (equal_are_enough()) {
     finish();
@@ -210,10 +211,10 @@ bool HashQuery::nearest(const uint64_t* query, bool force) {
 
 bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
-  prefetch_rows(query);
   if (!force && !counts_buckets()) return false;
+  const bool ask = !force && !sure_;
   for (int32_t r = 0; r <= selection_.threshold; ++r) {
-    if (!force && r > 0 && gives_up_within()) return false;
+    if (ask && r > 0 && gives_up_within()) return false;
     step(r);
   }
   finish();
@@ -230,7 +231,7 @@ HashPlan HashQuery::plan(const uint64_t* query) {
     hash = selection_.threshold < tables() || !gives_up(tables());
   }
   const int32_t radius = expected_radius_ < 0 ? selection_.threshold : std::min(selection_.threshold, expected_radius_);
-  if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result;
+  if (hash && selection_.threshold < tables()) cost_ = spent() + costs_.result + costs_.call;
   return {hash, std::isfinite(cost_) ? cost_ : first_cost(), costs_.scan, candidates_, radius};
 }
 

@@ -39,13 +39,14 @@ class HashQuery {
   bool nearest(const uint64_t* query, bool force);
   bool within(const uint64_t* query, int32_t radius, bool force);
   bool began() const { return steps_ > 0; }
-  // Then: what it took; and what the whole search would take, as far as it is known; at least so much, where that is
-  // more than a scan.
+  // Then: what it took; what it took more than a scan does with those codes; and what the whole search would take, as
+  // far as it is known; at least so much, where that is more than a scan.
+  double took() const;
   double spent() const;
   double cost() const { return cost_; }
 
-  // Has what the searches of later queries read first fetched into the cache: of query kAhead, and of query kRowsAhead
-  // from now.
+  // Has what the searches of later queries read first fetched into the cache: of query kAhead, and, from there, of
+  // query kRowsAhead from now.
   static constexpr int64_t kAhead = 6, kRowsAhead = 3;
   void prefetch(const uint64_t* query) const;
   void prefetch_rows(const uint64_t* query) const;
@@ -65,12 +66,9 @@ class HashQuery {
   int table(int32_t r) const { return order_[r % tables()]; }
   bool met_before(const uint64_t* differing, int32_t r) const;
   template <class Visit>
-  void buckets(int32_t r, Visit visit) const;
+  void buckets(int table, int flips, Visit visit) const;
   int64_t count_codes(int32_t r) const;
-  int64_t bucket_size(int table) const {
-    const int32_t* bucket = tables_.offsets + first_offsets_[table] + parts_[table];
-    return bucket[1] - bucket[0];
-  }
+  const int32_t* bucket(int table) const { return tables_.offsets + first_offsets_[table] + parts_[table]; }
   int32_t farthest() const;
   bool equal_are_enough();
   void finish();
@@ -107,7 +105,10 @@ class HashQuery {
   int order_[kMaxTables];
   int64_t first_offsets_[kMaxTables];
   uint32_t parts_[kMaxTables];
+  int32_t sizes_[kMaxTables];   // of the query's own buckets
   uint64_t masks_[kMaxTables];  // of parts, where codes have one word
+  static constexpr int kBucketsAtATime = 32;
+  Rows stretches_[kBucketsAtATime];  // of codes that are compared together
   Selection selection_{};
   std::vector<uint64_t> found_;  // distance << kIndexBits | place in the tables; when all is found, | code
   std::vector<int32_t> distances_;
@@ -122,7 +123,8 @@ class HashQuery {
   int64_t num_frequent_ = 0;
   double usual_taken_;
   int32_t expected_radius_ = 0;
-  double all_probes_ = 0, all_candidates_ = 0, cost_ = 0;
+  double all_probes_ = 0, all_candidates_ = 0, sampled_ = 0, cost_ = 0;
+  bool sure_ = false;
   int64_t rows_within_ = 0, steps_ = 0, probes_ = 0, candidates_ = 0, taken_ = 0;
 };
 

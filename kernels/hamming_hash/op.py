@@ -9,6 +9,10 @@ from adsq.kernels._ops import plain_op
 from adsq.kernels.distinct_codes import op as distinct
 from adsq.kernels.hamming_topk import op as search
 
+# Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h): six for calls of up to FEW queries, six
+# for up to SOME, six for more; among them how many such calls are to be scanned before the tables are tried again.
+LEARNED, WAITING, FEW, SOME = 18, 5, 7, 255
+
 
 @plain_op("adsq::hash_tables")
 def hash_tables(codes: Tensor, offsets: Tensor | None = None, rows: Tensor | None = None) -> list[Tensor]:
@@ -42,7 +46,7 @@ def _(codes: Tensor, tables: list[Tensor], offsets: Tensor | None = None, rows: 
     return torch.empty_like(tables[-1])
 
 
-@plain_op("adsq::hash_topk")
+@plain_op("adsq::hash_topk", mutates=("learned",))
 def hash_topk(
     queries: Tensor,
     codes: Tensor,
@@ -52,6 +56,7 @@ def hash_topk(
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As distinct_topk, or hamming_topk without offsets; and what was used uint8 [Q]: 0 scan, 1 hash, 2 both."""
     used = queries.new_zeros(queries.shape[0])
@@ -70,13 +75,14 @@ def _(
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = (queries.shape[0], k)
     distances, found = queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
     return distances, found, queries.new_empty(shape[0])
 
 
-@plain_op("adsq::hash_range")
+@plain_op("adsq::hash_range", mutates=("learned",))
 def hash_range(
     queries: Tensor,
     codes: Tensor,
@@ -86,6 +92,7 @@ def hash_range(
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As distinct_range, or hamming_range without offsets; and what was used uint8 [Q]: 0 scan, 1 hash, 2 both."""
     used = queries.new_zeros(queries.shape[0])
@@ -104,6 +111,7 @@ def _(
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
     ids: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     total = torch.library.get_ctx().new_dynamic_size()
     begins = queries.new_empty(queries.shape[0] + 1, dtype=torch.int64)
@@ -119,6 +127,7 @@ def hash_plans(
     tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> Tensor:
     """Float64 [Q, 5]: whether hash_topk begins by hash, its cost and a scan's in ns, candidates, radius; 0 without."""
     return queries.new_zeros((queries.shape[0], 5), dtype=torch.float64)
@@ -132,5 +141,6 @@ def _(
     tables: list[Tensor],
     offsets: Tensor | None = None,
     rows: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> Tensor:
     return queries.new_empty((queries.shape[0], 5), dtype=torch.float64)

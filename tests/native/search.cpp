@@ -2,6 +2,7 @@
 #include "search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "cpu/distinct_codes.h"
@@ -119,7 +120,7 @@ struct Tables {
   cpu::HashLayout layout;
   Buffer<int32_t> offsets, positions;
   Buffer<uint8_t> rows, sample, frequent;
-  Buffer<double> counts;
+  Buffer<double> counts, learned;
   cpu::HashRates rates{};
 
   explicit Tables(const cpu::DistinctCodes& database) : Tables(database, cpu::frequent_codes(database)) {}
@@ -130,7 +131,9 @@ struct Tables {
         rows(layout.num_tables * database.codes.count * database.codes.width, kPageEnd),
         sample(cpu::HashLayout::sample_size(database.codes.count) * database.codes.width, kPageEnd),
         frequent(static_cast<int64_t>(most.size()) * database.codes.width, kPageEnd),
-        counts(static_cast<int64_t>(most.size())) {
+        counts(static_cast<int64_t>(most.size())),
+        learned(cpu::HashLearned::kNumbers) {
+    std::fill_n(learned.data(), learned.size(), 0.0);
     const cpu::Codes& codes = database.codes;
     cpu::make_hash_tables(database, layout, offsets.data(), positions.data(), rows.data(), sample.data());
     for (size_t i = 0; i < most.size(); ++i) {
@@ -146,7 +149,7 @@ struct Tables {
   cpu::HashTables tables() const {
     return {layout,      offsets.data(), positions.data(),
             rows.data(), sample.data(),  {frequent.data(), counts.data(), counts.size()},
-            rates};
+            rates,       learned.data()};
   }
 };
 
@@ -211,6 +214,9 @@ void compare_search(const DataSet& data, const Ranking& ranking, const std::vect
     // Whatever is measured, or believed, the results are the same.
     flat_tables->rates.tables *= random.pick<double>({0.01, 1, 100});
     tables->rates.tables *= random.pick<double>({0.01, 1, 100});
+    for (int64_t i = 0; i < cpu::HashLearned::kNumbers; ++i) {
+      flat_tables->learned[i] = random.pick<double>({-3, 0, 0.5, 3, 1e9, std::nan("")});
+    }
   }
   for (int draw = 0; draw < 3; ++draw) {
     const auto kind = draw == 0 ? Mask::kNone : static_cast<Mask>(random.below(6));
