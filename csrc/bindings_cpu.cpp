@@ -53,8 +53,8 @@ const int64_t* ids_of(const std::optional<Tensor>& ids, int64_t count) {
   return static_cast<const int64_t*>(ids->const_data_ptr());
 }
 
-void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::optional<Tensor>& mask,
-                      const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& indices) {
+void search(const Tensor& queries, const Tensor& database, const std::optional<Tensor>& mask,
+            const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& indices, bool is_new) {
   check_pair(queries, database);
   check_found(queries, distances, indices);
   const Tensor some = as_contiguous(queries), all = as_contiguous(database);
@@ -66,7 +66,12 @@ void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::
   }
   cpu::hamming_topk(codes_of(some), codes, distances.size(1), ids_of(names, codes.count),
                     static_cast<int32_t*>(distances.mutable_data_ptr()),
-                    static_cast<int64_t*>(indices.mutable_data_ptr()), torch_threads());
+                    static_cast<int64_t*>(indices.mutable_data_ptr()), torch_threads(), is_new);
+}
+
+void hamming_topk_out(const Tensor& queries, const Tensor& database, const std::optional<Tensor>& mask,
+                      const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& indices) {
+  search(queries, database, mask, ids, distances, indices, false);
 }
 
 std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& database, int64_t k,
@@ -75,7 +80,7 @@ std::tuple<Tensor, Tensor> hamming_topk(const Tensor& queries, const Tensor& dat
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
   Tensor indices = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
-  hamming_topk_out(queries, database, mask, ids, distances, indices);
+  search(queries, database, mask, ids, distances, indices, true);
   return {distances, indices};
 }
 

@@ -16,6 +16,7 @@ struct Output {
   const int64_t* ids;
   int32_t* distances;
   int64_t* indices;
+  bool is_new;  // memory that was made for this search
 
   int64_t id(int64_t index) const { return ids == nullptr ? index : ids[index]; }
   void fill_up(int64_t query, int64_t found) const {

@@ -15,14 +15,18 @@ class Row {
   explicit Row(const Search& search)
       : search_(search),
         order_(aligned_array<uint32_t>(static_cast<size_t>(search.wanted))),
-        distances_(aligned_array<uint16_t>(static_cast<size_t>(search.wanted))) {}
+        distances_(aligned_array<uint16_t>(static_cast<size_t>(search.wanted))),
+        index_pages_(search.output.indices, num_results(search) * static_cast<int64_t>(sizeof(int64_t)),
+                     search.output.is_new),
+        distance_pages_(search.output.distances, num_results(search) * static_cast<int64_t>(sizeof(int32_t)),
+                        search.output.is_new) {}
 
   // Before rows are written: has the system provide their memory.
-  void provide(int64_t first, int64_t count) const {
+  void provide(int64_t first, int64_t count) {
     const int64_t k = search_.output.k;
     if (!is_large()) return;
-    provide_pages(search_.output.indices + first * k, count * k * static_cast<int64_t>(sizeof(int64_t)));
-    provide_pages(search_.output.distances + first * k, count * k * static_cast<int64_t>(sizeof(int32_t)));
+    index_pages_.provide(search_.output.indices + first * k, count * k * static_cast<int64_t>(sizeof(int64_t)));
+    distance_pages_.provide(search_.output.distances + first * k, count * k * static_cast<int64_t>(sizeof(int32_t)));
   }
 
   // Room for the allowed codes in order, and for their distances.
@@ -52,6 +56,7 @@ class Row {
   static constexpr int64_t kStreamed = 1 << 14;  // from how many results a query on they are written past the caches
 
   bool is_large() const { return search_.wanted >= kStreamed; }
+  static int64_t num_results(const Search& search) { return search.num_queries * search.output.k; }
 
   // Has the processor look up the address of the page after the next one: a store that has to wait for it holds up all
   // stores behind it.
@@ -100,6 +105,7 @@ class Row {
   const Search& search_;
   Aligned<uint32_t> order_;
   Aligned<uint16_t> distances_;
+  HugeResult index_pages_, distance_pages_;
   const int64_t* positions_ = nullptr;
   int64_t query_ = 0, done_ = search_.wanted, distances_done_ = 0, indices_done_ = 0;
 };

@@ -15,17 +15,15 @@ int64_t count_allowed(const Codes& database) {
 }  // namespace
 
 void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const int64_t* ids, int32_t* distances,
-                  int64_t* indices, const Threads& threads) {
+                  int64_t* indices, const Threads& threads, bool is_new) {
   const ScanKernels& kernels = scan_kernels();
-  const Output output{k, ids, distances, indices};
+  const Output output{k, ids, distances, indices, is_new};
   const int64_t allowed = count_allowed(database), wanted = std::min(k, allowed);
   if (wanted == 0) {
     for (int64_t q = 0; q < queries.count; ++q) output.fill_up(q, 0);
     return;
   }
   if (queries.count == 0) return;
-  want_huge_pages(distances, queries.count * k * static_cast<int64_t>(sizeof(int32_t)));
-  want_huge_pages(indices, queries.count * k * static_cast<int64_t>(sizeof(int64_t)));
   const auto words = query_words(kernels, queries);
   const Search search{kernels, database, words.get(), queries.count, allowed, wanted, output, threads};
   if (wanted > allowed / 4 && allowed <= UINT32_MAX / 2) {
