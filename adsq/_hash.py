@@ -91,7 +91,7 @@ class Hash:
     ) -> tuple[Tensor, Tensor]:
         """Search by the tables or by `scan`."""
         learned = self._learned_for(k)
-        tables = self._tables_for(rows, len(queries), method, self._scan_time(k), learned)
+        tables = self._tables_for(rows, queries.shape[0], method, self._scan_time(k), learned)
         if tables is not None:
             tensor, force = learned.tensor, method == "hash"
             found = op.hash_topk(queries, rows.codes, k, force, tables, *rows.lists(), rows.names, tensor)
@@ -106,7 +106,7 @@ class Hash:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `topk`, for all rows within a radius."""
         learned = self._learned[3 if radius < 4 else 4]
-        tables = self._tables_for(rows, len(queries), method, self._scan_times[0], learned)
+        tables = self._tables_for(rows, queries.shape[0], method, self._scan_times[0], learned)
         if tables is not None:
             tensor, force = learned.tensor, method == "hash"
             found = op.hash_range(queries, rows.codes, radius, force, tables, *rows.lists(), rows.names, tensor)

@@ -5,7 +5,7 @@
 namespace adsq::cpu {
 namespace {
 
-constexpr int64_t kRankedCodes = 1 << 18;  // distances that are held at a time, per thread
+constexpr int64_t kRankedCodes = 1 << 19;  // distances that are held at a time, per thread
 constexpr int64_t kSmallWork = 1 << 17;    // pairs below which a second thread costs more than it brings
 
 // A stable counting sort that does not count first: each distance has a list of chunks, which codes are appended to.
