@@ -84,6 +84,8 @@ def test_auto_makes_tables_once_scans_have_cost_as_much_and_where_they_pay(monke
         index.search(queries[:1], 10, method="hash")
         rates = index._storage.rows().hash._tables[-1]
         rates[:7] = torch.tensor([5e3, 4e4, 4.5e4, 1.5e5, 3000, 1700, 0.85])  # as measured once: the same every time
+        for learned in index._storage.rows().hash._learned:
+            learned.tensor.zero_()
         plans = [index.explain(queries[i : i + 1], 10)[0] for i in range(50)]
         by_hash = sum(plan.method == "hash" for plan in plans)
         assert by_hash > 25 if pays else by_hash == 0
@@ -141,6 +143,15 @@ def test_one_thread_makes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
+def recorded_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows with the searches by the tables."""
+    calls = []
+    topk, within = op.hash_topk, op.hash_range
+    monkeypatch.setattr(adsq._hash.op, "hash_topk", lambda *args: (calls.append("topk"), topk(*args))[1])
+    monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
+    return calls
+
+
 @native
 def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
     index = HammingIndex(64)
@@ -148,10 +159,7 @@ def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pyt
     queries = clustered(12, 64, 0.01, 1, 50)
     expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
     index.search(queries, 5, method="hash")
-    calls = []
-    topk, within = op.hash_topk, op.hash_range
-    monkeypatch.setattr(adsq._hash.op, "hash_topk", lambda *args: (calls.append("topk"), topk(*args))[1])
-    monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
+    calls = recorded_calls(monkeypatch)
     for call, wanted in [(1e12, []), (0, ["topk", "range"])]:
         monkeypatch.setattr(adsq._hash, "CALL", call)
         calls.clear()
@@ -174,10 +182,7 @@ def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypat
     queries = clustered(10, 64, 0.01, 1, 50)
     expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
     index.search(queries, 5, method="hash")
-    calls = []
-    topk, within = op.hash_topk, op.hash_range
-    monkeypatch.setattr(adsq._hash.op, "hash_topk", lambda *args: (calls.append("topk"), topk(*args))[1])
-    monkeypatch.setattr(adsq._hash.op, "hash_range", lambda *args: (calls.append("range"), within(*args))[1])
+    calls = recorded_calls(monkeypatch)
     numbers = [learned.tensor for learned in index._storage.rows().hash._learned]
     for tensor in numbers:
         tensor[op.WAITING] = 5
