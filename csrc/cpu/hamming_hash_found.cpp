@@ -53,18 +53,17 @@ bool HashQuery::met_before(const uint64_t* differing, int32_t r) const {
   return false;
 }
 
-void HashQuery::take(int32_t r, int table) {
-  taken_ += selection_.count;
+// Takes codes that step r has found, as keys of their places in the tables.
+void HashQuery::take(int32_t r, const uint64_t* keys, int64_t count) {
+  taken_ += count;
   const Codes& codes = database_.codes;
-  const int64_t start = table * codes.count;
   const bool lists = k_ > 0 && database_.offsets != nullptr;
   const size_t old = found_.size();
-  found_.resize(old + static_cast<size_t>(selection_.count));
+  found_.resize(old + static_cast<size_t>(count));
   uint64_t* next = found_.data() + old;
   uint64_t differing[kMaxWords];
-  for (int64_t i = 0; i < selection_.count; ++i) {
-    const uint64_t key = selection_.keys[i];
-    const int64_t place = start + index_of(key);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t place = index_of(keys[i]);
     if (codes.width == 8) {
       std::memcpy(differing, tables_.rows + place * 8, 8);
     } else {
@@ -73,11 +72,10 @@ void HashQuery::take(int32_t r, int table) {
     }
     for (int w = 0; w < codes.num_words(); ++w) differing[w] ^= query_[w];
     if (lists) __builtin_prefetch(tables_.positions + place);
-    *next = (key & ~kIndexMask) | static_cast<uint64_t>(place);
+    *next = keys[i];
     next += !met_before(differing, r);
   }
   found_.resize(static_cast<size_t>(next - found_.data()));
-  selection_.count = 0;
   if (k_ == 0) return;
   if (lists) {
     for (size_t i = old; i < found_.size(); ++i) __builtin_prefetch(database_.offsets + code_of(found_[i]));

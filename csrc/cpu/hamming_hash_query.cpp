@@ -123,7 +123,7 @@ void HashQuery::step(int32_t r) {
   int64_t number = 0, size = 0, most = rows_within_ < k_ ? kFirstStretch : kLastStretch;
   const auto compare = [&] {
     kernels_.scan_rows(stretches_, number, codes.width, {query_, codes.num_words(), &selection_, 1});
-    if (selection_.count > 0) take(r, table);
+    if (selection_.count > 0) take(r, selection_.keys, std::exchange(selection_.count, 0));
     number = size = 0;
     most = std::min(4 * most, kLastStretch);
   };
@@ -132,7 +132,7 @@ void HashQuery::step(int32_t r) {
     candidates_ += count;
     while (count > 0) {
       const int64_t some = std::min(most - size, count);
-      stretches_[number++] = {rows + first * codes.width, some, first};
+      stretches_[number++] = {rows + first * codes.width, some, table * codes.count + first};
       size += some;
       first += some;
       count -= some;
@@ -144,6 +144,29 @@ void HashQuery::step(int32_t r) {
   num_levels_ = flips + 1;
   levels_[flips].probes += static_cast<double>(probes_ - probes);
   levels_[flips].candidates += static_cast<double>(candidates_ - candidates);
+}
+
+// The first steps of a search within a radius, at most kBucketsAtATime: each reads one bucket, and none lowers the
+// threshold for those after it.
+void HashQuery::first_steps(int32_t count) {
+  const Codes& codes = database_.codes;
+  for (int32_t s = 0; s < count; ++s) {
+    const int table = order_[s];
+    const int64_t place = table * codes.count + *bucket(table);
+    stretches_[s] = {tables_.rows + place * codes.width, sizes_[table], place};
+    candidates_ += sizes_[table];
+  }
+  kernels_.scan_rows(stretches_, count, codes.width, {query_, codes.num_words(), &selection_, 1});
+  // What was found lies in the order of the buckets.
+  const uint64_t *keys = selection_.keys, *end = keys + std::exchange(selection_.count, 0);
+  for (int32_t s = 0; s < count && keys < end; ++s) {
+    const uint64_t* last = keys;
+    const int64_t first = stretches_[s].first;
+    while (last < end && first <= index_of(*last) && index_of(*last) < first + stretches_[s].count) ++last;
+    if (keys < last) take(s, keys, last - keys);
+    keys = last;
+  }
+  steps_ += count, probes_ += count;
 }
 
 void HashQuery::prefetch(const uint64_t* query) const {
@@ -179,9 +202,10 @@ bool HashQuery::equal_are_enough() {
   const int32_t threshold = std::exchange(selection_.threshold, 0);
   const Codes& codes = database_.codes;
   const int64_t first = *bucket(table);
-  const Rows bucket{tables_.rows + (table * codes.count + first) * codes.width, count, first};
+  const int64_t place = table * codes.count + first;
+  const Rows bucket{tables_.rows + place * codes.width, count, place};
   kernels_.scan_rows(&bucket, 1, codes.width, {query_, codes.num_words(), &selection_, 1});
-  if (selection_.count > 0) take(0, table);
+  if (selection_.count > 0) take(0, selection_.keys, std::exchange(selection_.count, 0));
   if (rows_within_ >= k_) return true;
   // They will be met again.
   found_.clear();
@@ -213,7 +237,9 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
   if (!force && !counts_buckets()) return false;
   const bool ask = !force && !sure_;
-  for (int32_t r = 0; r <= selection_.threshold; ++r) {
+  const int32_t first = ask ? 0 : std::min({tables(), selection_.threshold + 1, kBucketsAtATime});
+  if (first > 0) first_steps(first);
+  for (int32_t r = first; r <= selection_.threshold; ++r) {
     if (ask && r > 0 && gives_up_within()) return false;
     step(r);
   }

@@ -61,7 +61,8 @@ class HashQuery {
  private:
   void start(const uint64_t* query, int32_t threshold);
   void step(int32_t r);
-  void take(int32_t r, int table);
+  void first_steps(int32_t count);
+  void take(int32_t r, const uint64_t* keys, int64_t count);
   void order_tables();
   int table(int32_t r) const { return order_[r % tables()]; }
   bool met_before(const uint64_t* differing, int32_t r) const;
