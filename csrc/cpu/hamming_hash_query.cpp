@@ -237,10 +237,10 @@ bool HashQuery::within(const uint64_t* query, int32_t radius, bool force) {
   start(query, std::min(radius, all()));
   if (!force && !counts_buckets()) return false;
   const bool ask = !force && !sure_;
-  const int32_t first = std::min({tables(), selection_.threshold + 1, kBucketsAtATime});
-  first_steps(first);
+  const int32_t first = ask ? 0 : std::min({tables(), selection_.threshold + 1, kBucketsAtATime});
+  if (first > 0) first_steps(first);
   for (int32_t r = first; r <= selection_.threshold; ++r) {
-    if (ask && gives_up_within()) return false;
+    if (ask && r > 0 && gives_up_within()) return false;
     step(r);
   }
   finish();
