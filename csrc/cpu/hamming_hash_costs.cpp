@@ -19,7 +19,10 @@ constexpr int64_t kRounds = 8;
 constexpr double kEnough = 1e6;  // nanoseconds of rounds after which no other begins
 constexpr int64_t kSearches = 128, kSearchRounds = 3, kFewSearches = 8, kNeighbours = 10;
 constexpr double kMostScans = 4, kMostTime = 2e7;  // that one search may seem to take, and nanoseconds of all
-constexpr int64_t kFlipped = 3;                    // bits, so that the codes are near and not equal
+// Of what the tables take beside the model. Where that is more, searches learn it; where a disturbance made it seem so,
+// none would ever try the tables.
+constexpr double kLeastFactor = 0.25, kMostFactor = 1.5;
+constexpr int64_t kFlipped = 3;  // bits, so that the codes are near and not equal
 
 // Beyond the first so many neighbours, what each takes a scan to choose: for few queries, and for many.
 constexpr double kChoosing[] = {50, 30};
@@ -101,7 +104,7 @@ double tables_time(const DistinctCodes& database, const HashTables& tables) {
   if (static_cast<int64_t>(factors.size()) < kFewSearches) return 1;
   const auto middle = factors.begin() + static_cast<int64_t>(factors.size() / 2);
   std::nth_element(factors.begin(), middle, factors.end());
-  return *middle;
+  return std::clamp(*middle, kLeastFactor, kMostFactor);
 }
 
 }  // namespace
