@@ -107,10 +107,12 @@ def test_no_races_where_blocks_look_at_thresholds_again(emulator):
     check(emulator, "thread", queries, database, 300, matrices=0, threads=64, processors=1)
 
 
-def test_blocks_on_tensor_cores_look_at_thresholds_again(emulator):
-    """Each of 3 blocks takes four times the codes that it holds, and looks after three."""
-    queries, database = random_codes(130, 64, 1), random_codes(3 * 4 * 1024, 64, 2)
-    check(emulator, "plain", queries, database, 40, matrices=1, processors=1)
+@pytest.mark.parametrize(("build", "count", "chunks"), [("plain", 130, 4), ("thread", 24, 22)])
+def test_blocks_on_tensor_cores_look_at_thresholds_again(emulator, build, count, chunks):
+    """Each of 3 blocks takes more chunks of codes than it lets pass before it looks: three, and 21."""
+    queries, database = random_codes(count, 64, 1), random_codes(3 * chunks * 1024, 64, 2)
+    options = {"threads": 64, "sample": 256} if build == "thread" else {}
+    check(emulator, build, queries, database, 40, matrices=1, processors=1, **options)
 
 
 @pytest.mark.parametrize("build", ["address", "thread"])
@@ -131,7 +133,7 @@ def test_more_than_a_block_remembers(emulator, build, matrices, count, far, near
     queries = random_codes(3, 64, 1).repeat(count // 3, 1)
     database = torch.cat((random_codes(1, 64, 2).repeat(far, 1), queries[:1].repeat(near, 1)))
     cases = (100, 8192), (5, 80), (far + near, 8192)
-    for k, capacity in cases[: 1 if build == "thread" else 3]:  # threads take long to make
+    for k, capacity in cases[: 1 if build == "thread" and count > 3 else 3]:  # threads take long to make
         options = {"capacity": capacity, "sample": 4, "matrices": matrices, "threads": 64 if build == "thread" else 0}
         check(emulator, build, queries, database, k, order="random:2", **options)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import adsq._hash
 from adsq.index import HammingIndex
@@ -143,6 +144,16 @@ def test_one_thread_makes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 1
 
 
+def near_queries(count: int) -> tuple[HammingIndex, Tensor, tuple]:
+    """Return an index with tables, queries, and what scans find: the 5 nearest, and all within 2 bits."""
+    index = HammingIndex(64)
+    index.add(clustered(20_000, 64, 0.01, 0, 50))
+    queries = clustered(count, 64, 0.01, 1, 50)
+    expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
+    index.search(queries, 5, method="hash")
+    return index, queries, expected
+
+
 def recorded_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with the searches by the tables."""
     calls = []
@@ -154,11 +165,7 @@ def recorded_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @native
 def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = HammingIndex(64)
-    index.add(clustered(20_000, 64, 0.01, 0, 50))
-    queries = clustered(12, 64, 0.01, 1, 50)
-    expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
-    index.search(queries, 5, method="hash")
+    index, queries, expected = near_queries(12)
     calls = recorded_calls(monkeypatch)
     for call, wanted in [(1e12, []), (0, ["topk", "range"])]:
         monkeypatch.setattr(adsq._hash, "CALL", call)
@@ -177,11 +184,7 @@ def test_few_queries_do_not_call_tables_where_a_scan_takes_less(monkeypatch: pyt
 def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """For some calls; then others try the tables again."""
     monkeypatch.setattr(adsq._hash, "CALL", 0)
-    index = HammingIndex(64)
-    index.add(clustered(20_000, 64, 0.01, 0, 50))
-    queries = clustered(10, 64, 0.01, 1, 50)
-    expected = index.search(queries, 5, method="scan"), index.range_search(queries, 2, method="scan")
-    index.search(queries, 5, method="hash")
+    index, queries, expected = near_queries(10)
     calls = recorded_calls(monkeypatch)
     numbers = [learned.tensor for learned in index._storage.rows().hash._learned]
     for tensor in numbers:

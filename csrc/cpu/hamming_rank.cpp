@@ -121,7 +121,6 @@ class Ranker {
     const int num_words = search_.database.num_words();
     BlockReader reader(search_.kernels, search_.database, 0, search_.database.count, direct_block_size(num_words));
     int64_t done = 0;
-
     for (Block block; reader.next(block); done += block.count) {
       if (positions_.size() < static_cast<size_t>(search_.allowed) && block.positions != nullptr)
         positions_.insert(positions_.end(), block.positions, block.positions + block.count);
