@@ -32,10 +32,12 @@ CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unused-
 NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden -Werror=all-warnings -DNDEBUG --threads=2"
 # What files with these endings may use beyond the baseline; csrc/cpu/simd.cpp checks for it at run time. The warnings
 # left out are false ones in the headers of gcc 12.
+AVX2 = "-mavx2 -mfma -mf16c -mpopcnt -mbmi"
+AVX512BW = f"{AVX2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -Wno-uninitialized -Wno-maybe-uninitialized"
 SIMD_FLAGS = {
-    "_avx2": "-mavx2 -mfma -mf16c -mpopcnt -mbmi",
-    "_avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni -mfma -mf16c -mpopcnt "
-    "-mbmi -Wno-uninitialized -Wno-maybe-uninitialized",
+    "_avx2": AVX2,
+    "_avx512bw": AVX512BW,
+    "_avx512": f"{AVX512BW} -mavx512vbmi -mavx512vpopcntdq -mgfni",
 }
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: the oldest release that loads the result
 

@@ -15,7 +15,7 @@ import torch
 
 _FOLDER = Path(__file__).parent
 _LIBRARIES = {"CPU": "_adsq_cpu.so", "CUDA": "_adsq_cuda.so"}
-_SIMD = ("generic", "avx2", "avx512")  # as numbered in csrc/cpu/simd.h, the slowest first
+_SIMD = ("generic", "avx2", "avx512bw", "avx512")  # as numbered in csrc/cpu/simd.h, the slowest first
 _not_loaded: dict[str, str] = {}  # dispatch key -> why its library is not in use
 _triton: dict[str, str] = {}  # op with a Triton kernel -> why it is not in use, or nothing
 _warned = False

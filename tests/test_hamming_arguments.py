@@ -102,11 +102,11 @@ def test_without_a_choice_the_best_variant_is_used(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("sse9", "ADSQ_SIMD: expected generic, avx2 or avx512, got sse9"),
-        ("AVX2", "ADSQ_SIMD: expected generic, avx2 or avx512, got AVX2"),
+        ("sse9", "ADSQ_SIMD: expected generic, avx2, avx512bw or avx512, got sse9"),
+        ("AVX2", "ADSQ_SIMD: expected generic, avx2, avx512bw or avx512, got AVX2"),
         *(
             (name, f"ADSQ_SIMD: this machine or build cannot run {name}")
-            for name in ("avx2", "avx512")
+            for name in ("avx2", "avx512bw", "avx512")
             if name not in _extension.simd_variants()
         ),
     ],

@@ -66,6 +66,7 @@ const ScanKernels& scan_kernels() {
 #if defined(__x86_64__)
   switch (active_simd()) {
     case Simd::kAvx512: return avx512::kScanKernels;
+    case Simd::kAvx512bw: return avx512bw::kScanKernels;
     case Simd::kAvx2: return avx2::kScanKernels;
     case Simd::kGeneric: break;
   }

@@ -100,6 +100,9 @@ extern const ScanKernels kScanKernels;
 namespace avx2 {
 extern const ScanKernels kScanKernels;
 }
+namespace avx512bw {
+extern const ScanKernels kScanKernels;
+}
 namespace avx512 {
 extern const ScanKernels kScanKernels;
 }

@@ -11,6 +11,7 @@ const PairKernels<float>& pair_kernels() {
   switch (active_simd()) {
 #if defined(__x86_64__)
     case Simd::kAvx512: return avx512::kPairKernels32;
+    case Simd::kAvx512bw: return avx512bw::kPairKernels32;
     case Simd::kAvx2: return avx2::kPairKernels32;
 #endif
     default: return generic::kPairKernels32;
@@ -22,6 +23,7 @@ const PairKernels<double>& pair_kernels() {
   switch (active_simd()) {
 #if defined(__x86_64__)
     case Simd::kAvx512: return avx512::kPairKernels64;
+    case Simd::kAvx512bw: return avx512bw::kPairKernels64;
     case Simd::kAvx2: return avx2::kPairKernels64;
 #endif
     default: return generic::kPairKernels64;

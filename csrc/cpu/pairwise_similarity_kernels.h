@@ -81,6 +81,10 @@ namespace avx2 {
 extern const PairKernels<float> kPairKernels32;
 extern const PairKernels<double> kPairKernels64;
 }  // namespace avx2
+namespace avx512bw {
+extern const PairKernels<float> kPairKernels32;
+extern const PairKernels<double> kPairKernels64;
+}  // namespace avx512bw
 namespace avx512 {
 extern const PairKernels<float> kPairKernels32;
 extern const PairKernels<double> kPairKernels64;

@@ -33,6 +33,9 @@ extern const SignQuantizationKernel kSignQuantization;
 namespace avx2 {
 extern const SignQuantizationKernel kSignQuantization;
 }
+namespace avx512bw {
+extern const SignQuantizationKernel kSignQuantization;
+}
 namespace avx512 {
 extern const SignQuantizationKernel kSignQuantization;
 }

@@ -57,8 +57,8 @@ RealThreads::RealThreads(int64_t count)
 
 std::vector<std::string> variants() {
   std::vector<std::string> found;
-  const char* names[] = {"generic", "avx2", "avx512"};
-  for (int i = 0; i < 3; ++i) {
+  const char* names[] = {"generic", "avx2", "avx512bw", "avx512"};
+  for (int i = 0; i < 4; ++i) {
     if (cpu::is_supported(static_cast<cpu::Simd>(i))) found.push_back(names[i]);
   }
   return found;

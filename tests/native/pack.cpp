@@ -92,8 +92,8 @@ void test_variant_names() {
   context = "ADSQ_SIMD";
   setenv("ADSQ_SIMD", "", 1);
   const cpu::Simd best = cpu::active_simd();
-  const char* names[] = {"generic", "avx2", "avx512", "sse2"};
-  for (int i = 0; i < 4; ++i) {
+  const char* names[] = {"generic", "avx2", "avx512bw", "avx512", "sse2"};
+  for (int i = 0; i < 5; ++i) {
     setenv("ADSQ_SIMD", names[i], 1);
     bool refused = false;
     try {
@@ -101,7 +101,7 @@ void test_variant_names() {
     } catch (const std::invalid_argument&) {
       refused = true;
     }
-    const bool supported = i < 3 && cpu::is_supported(static_cast<cpu::Simd>(i));
+    const bool supported = i < 4 && cpu::is_supported(static_cast<cpu::Simd>(i));
     CHECK(refused != supported);
     CHECK(!supported || static_cast<int>(best) >= i);
   }

@@ -1,0 +1,290 @@
+// The search kernels on vectors of 512 bits. What Ice Lake and Zen 4 brought (counting bits, permuting bytes, affine
+// maps) is used where a file is compiled for it; all else runs on servers since Skylake.
+//
+// In an unnamed namespace, for the reason given in hamming_direct.h.
+#pragma once
+#include <immintrin.h>
+
+#include "cpu/hamming_planes.h"
+
+namespace adsq::cpu {
+namespace {
+
+// Exchanges rows and columns of 8 vectors of 8 words.
+ADSQ_INLINE void transpose_words(__m512i* r) {
+  __m512i s[8], t[8];
+  for (int i = 0; i < 8; i += 2) {
+    s[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+    s[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      t[i + j] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0x88);
+      t[i + j + 2] = _mm512_shuffle_i64x2(s[i + j], s[i + j + 2], 0xDD);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    r[j] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0x88);
+    r[j + 4] = _mm512_shuffle_i64x2(t[j], t[j + 4], 0xDD);
+  }
+}
+
+// Eight lanes as bits. GCC 12 may put the mask into memory as one byte and then read four, unless a register has to
+// hold it first.
+ADSQ_INLINE unsigned bits_of(__mmask8 mask) {
+  unsigned bits = mask;
+  __asm__("" : "+r"(bits));
+  return bits;
+}
+
+struct Planes {
+  using Plane = __m512i;
+  static Plane load(const void* from) { return _mm512_load_si512(from); }
+  static Plane load_unaligned(const void* from) { return _mm512_loadu_si512(from); }
+  static void store(void* to, Plane a) { _mm512_store_si512(to, a); }
+  static void store_unaligned(void* to, Plane a) { _mm512_storeu_si512(to, a); }
+  static Plane ones() { return _mm512_set1_epi64(-1); }
+  static Plane exclusive_or(Plane a, Plane b) { return _mm512_xor_si512(a, b); }
+  static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+  static Plane majority(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0xE8); }
+  static ADSQ_INLINE Plane add(Plane& sum, Plane a, Plane b) {
+    const Plane carry = majority(sum, a, b);
+    sum = exclusive_or3(sum, a, b);
+    return carry;
+  }
+  static Plane both(Plane a, Plane b) { return _mm512_and_si512(a, b); }
+  static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
+  static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }
+  static unsigned words_in_use(Plane a) { return bits_of(_mm512_test_epi64_mask(a, a)); }
+
+#if defined(__AVX512VBMI__) && defined(__GFNI__)
+  // 64 planes from 512 words. Bits: the bytes of 8 codes are grouped by column, and an affine map with the identity
+  // turns each group of 8 x 8 bits. Bytes: two rounds of turning 8 x 8 words, with the bytes turned in between.
+  static void transpose(const uint64_t* words, Plane* planes) {
+    alignas(64) uint8_t columns[64], reversed[64];
+    for (int i = 0; i < 64; ++i) {
+      columns[i] = static_cast<uint8_t>(8 * (i % 8) + i / 8);
+      reversed[i] = static_cast<uint8_t>(8 * (7 - i % 8) + i / 8);
+    }
+    const __m512i by_column = load(columns), by_column_reversed = load(reversed);
+    const __m512i identity = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
+    __m512i turned[64];  // [column][group of 64 codes]
+    for (int g = 0; g < 8; ++g) {
+      __m512i r[8];
+      for (int v = 0; v < 8; ++v) {
+        const __m512i bytes = _mm512_permutexvar_epi8(by_column_reversed, load_unaligned(words + 64 * g + 8 * v));
+        r[v] = _mm512_gf2p8affine_epi64_epi8(identity, bytes, 0);
+      }
+      transpose_words(r);
+      for (int c = 0; c < 8; ++c) turned[8 * c + g] = _mm512_permutexvar_epi8(by_column, r[c]);
+    }
+    for (int c = 0; c < 8; ++c) {
+      __m512i r[8];
+      for (int g = 0; g < 8; ++g) r[g] = turned[8 * c + g];
+      transpose_words(r);
+      for (int b = 0; b < 8; ++b) store(planes + 8 * c + b, r[b]);
+    }
+  }
+#else
+  // Exchanges the upper half of each 2 * kSize bits of a with the lower half of those of b.
+  template <int kSize>
+  static ADSQ_INLINE void swap_halves(Plane& a, Plane& b) {
+    const Plane lower = _mm512_set1_epi64(static_cast<int64_t>(~uint64_t{0} / ((uint64_t{1} << kSize) + 1)));
+    const Plane upper_of_a = _mm512_srli_epi64(a, kSize);
+    a = _mm512_ternarylogic_epi64(lower, a, _mm512_slli_epi64(b, kSize), 0xCA);  // lower ? second : third
+    b = _mm512_ternarylogic_epi64(lower, upper_of_a, b, 0xCA);
+  }
+  // Three rounds of swapping, in blocks of 4 * kSize, 2 * kSize and kSize bits, among 8 planes `stride` apart.
+  template <int kSize>
+  static ADSQ_INLINE void swap_rounds(Plane* planes, int stride) {
+    Plane r[8];
+    for (int i = 0; i < 8; ++i) r[i] = load(planes + stride * i);
+    for (int i = 0; i < 4; ++i) {
+      swap_halves<4 * kSize>(r[i], r[i + 4]);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const int first = i + (i & 2);  // 0, 1, 4, 5
+      swap_halves<2 * kSize>(r[first], r[first + 2]);
+    }
+    for (int i = 0; i < 8; i += 2) {
+      swap_halves<kSize>(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; ++i) store(planes + stride * i, r[i]);
+  }
+  // 64 planes from 512 words, by swapping ever smaller blocks of bits, 8 groups of 64 codes side by side.
+  static void transpose(const uint64_t* words, Plane* planes) {
+    for (int v = 0; v < 8; ++v) {
+      Plane r[8];
+      for (int g = 0; g < 8; ++g) r[g] = load_unaligned(words + 64 * g + 8 * v);
+      transpose_words(r);
+      for (int j = 0; j < 8; ++j) store(planes + 8 * v + j, r[j]);
+    }
+    for (int j = 0; j < 8; ++j) swap_rounds<8>(planes + j, 8);
+    for (int v = 0; v < 8; ++v) swap_rounds<1>(planes + 8 * v, 1);
+  }
+#endif
+};
+
+struct Isa {
+  static constexpr int kCodes = 8;
+  using Distances = __m512i;
+  static Distances broadcast(int64_t value) { return _mm512_set1_epi64(value); }
+  static Distances load_words(const void* words) { return _mm512_loadu_si512(words); }
+  template <int kWords>
+  static Distances repeated(const uint64_t* words) {
+    if constexpr (kWords == 1) return broadcast(static_cast<int64_t>(*words));
+    const __m128i* from = reinterpret_cast<const __m128i*>(words);
+    if constexpr (kWords == 2) return _mm512_broadcast_i64x2(_mm_loadu_si128(from));
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)));
+  }
+  static Distances differing(Distances words, Distances query) {
+    const __m512i bits = _mm512_xor_si512(words, query);
+#if defined(__AVX512VPOPCNTDQ__)
+    return _mm512_popcnt_epi64(bits);
+#else
+    // As with AVX2: bits of each half byte by table, added up over the bytes of each word.
+    const __m512i half = _mm512_set1_epi8(0x0F);
+    const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i lower = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, half));
+    const __m512i upper = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bits, 4), half));
+    return _mm512_sad_epu8(_mm512_add_epi8(lower, upper), _mm512_setzero_si512());
+#endif
+  }
+  static Distances add(Distances a, Distances b) { return _mm512_add_epi64(a, b); }
+  static Distances low(Distances a, Distances b) { return _mm512_min_epu32(a, b); }  // the upper halves are zero
+  static __m512i even(__m512i a, __m512i b) {
+    return _mm512_permutex2var_epi64(a, _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), b);
+  }
+  static __m512i odd(__m512i a, __m512i b) {
+    return _mm512_permutex2var_epi64(a, _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1), b);
+  }
+  static Distances pair_sums(Distances a, Distances b) { return add(even(a, b), odd(a, b)); }
+  static unsigned within(Distances a, Distances limit) { return bits_of(_mm512_cmple_epu64_mask(a, limit)); }
+  static void store(uint64_t* to, Distances a) { _mm512_storeu_si512(to, a); }
+  static constexpr bool kAppends = true;
+  static int append(uint64_t* keys, Distances d, unsigned lanes, int64_t first) {
+    const __m512i indices = add(broadcast(first), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+    const __m512i all = _mm512_or_si512(_mm512_slli_epi64(d, kIndexBits), indices);
+    _mm512_storeu_si512(keys, _mm512_maskz_compress_epi64(static_cast<__mmask8>(lanes), all));
+    return __builtin_popcount(lanes);
+  }
+  // Four vectors at a time become one, whose words are then put in order.
+  static ADSQ_INLINE void narrow(uint16_t* to, const Distances* d) {
+    const __m512i order = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2,  //
+                                           29, 25, 21, 17, 13, 9, 5, 1, 28, 24, 20, 16, 12, 8, 4, 0);
+    for (int v = 0; v < kGroup; v += 4) {
+      const __m512i low = _mm512_or_si512(d[v], _mm512_slli_epi64(d[v + 1], 16));
+      const __m512i high = _mm512_or_si512(d[v + 2], _mm512_slli_epi64(d[v + 3], 16));
+      const __m512i four = _mm512_or_si512(low, _mm512_slli_epi64(high, 32));
+      _mm512_storeu_si512(to + v * kCodes, _mm512_permutexvar_epi16(order, four));
+    }
+  }
+
+  static __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1; }
+
+  // Eight rows at a time. Rows of up to 8 bytes are read together and spread to one word each; longer ones in pieces of
+  // 64 bytes, the last of them masked.
+  struct RowReader {
+    int64_t width;
+    __mmask64 read, tail;
+    // Both below are made for every few rows: no loops.
+#if defined(__AVX512VBMI__)
+    __mmask64 used;
+    __m512i places;
+    explicit RowReader(int64_t row_width)
+        : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)) {
+      constexpr uint64_t kEach = 0x0101010101010101;
+      const __m512i rows = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), bytes = _mm512_set1_epi64(0x0706050403020100);
+      places = _mm512_add_epi64(
+          bytes,
+          _mm512_mullo_epi64(rows, _mm512_set1_epi64(static_cast<int64_t>(kEach * static_cast<uint64_t>(row_width)))));
+      used = kEach * (first_bytes(row_width) & 0xFF);
+    }
+    ADSQ_INLINE __m512i words(const uint8_t* rows) const {
+      return _mm512_maskz_permutexvar_epi8(used, places, _mm512_maskz_loadu_epi8(read, rows));
+    }
+#else
+    // Pairs of bytes are moved. A row whose number and width are odd begins with the upper byte of a pair.
+    __m512i places, shifts, used;
+    explicit RowReader(int64_t row_width)
+        : width(row_width), read(first_bytes(8 * row_width)), tail(first_bytes(row_width % 64)) {
+      const __m512i rows = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+      const __m512i starts = _mm512_mullo_epi64(rows, _mm512_set1_epi64(row_width));
+      const __m512i pairs = _mm512_mullo_epi64(_mm512_srli_epi64(starts, 1), _mm512_set1_epi64(0x0001000100010001));
+      places = _mm512_add_epi64(pairs, _mm512_set1_epi64(0x0003000200010000));
+      shifts = _mm512_slli_epi64(_mm512_and_si512(starts, _mm512_set1_epi64(1)), 3);
+      used = _mm512_set1_epi64(static_cast<int64_t>(~uint64_t{0} >> (row_width < 8 ? 64 - 8 * row_width : 0)));
+    }
+    ADSQ_INLINE __m512i words(const uint8_t* rows) const {
+      const __m512i pairs = _mm512_permutexvar_epi16(places, _mm512_maskz_loadu_epi8(read, rows));
+      return _mm512_and_si512(_mm512_srlv_epi64(pairs, shifts), used);
+    }
+#endif
+    ADSQ_INLINE Distances distances(const uint8_t* codes, const uint64_t* query) const {
+      if (width <= 8) return differing(words(codes), broadcast(static_cast<int64_t>(query[0])));
+      __m512i sums[8];
+      for (auto& sum : sums) sum = _mm512_setzero_si512();
+      int64_t b = 0;
+      for (; b + 64 <= width; b += 64) {
+        const __m512i piece = _mm512_load_si512(query + b / 8);
+        for (int c = 0; c < 8; ++c) {
+          sums[c] = add(sums[c], differing(_mm512_loadu_si512(codes + c * width + b), piece));
+        }
+      }
+      if (b < width) {
+        const __m512i piece = _mm512_load_si512(query + b / 8);
+        for (int c = 0; c < 8; ++c) {
+          sums[c] = add(sums[c], differing(_mm512_maskz_loadu_epi8(tail, codes + c * width + b), piece));
+        }
+      }
+      return lane_sums(sums);
+    }
+
+    // The sum over all lanes of each of 8 vectors.
+    static ADSQ_INLINE __m512i lane_sums(const __m512i* s) {
+      __m512i pairs[4], fours[2];
+      for (int i = 0; i < 4; ++i) {
+        pairs[i] = add(_mm512_unpacklo_epi64(s[2 * i], s[2 * i + 1]), _mm512_unpackhi_epi64(s[2 * i], s[2 * i + 1]));
+      }
+      for (int i = 0; i < 2; ++i) fours[i] = half_sums(pairs[2 * i], pairs[2 * i + 1]);
+      return half_sums(fours[0], fours[1]);
+    }
+    static ADSQ_INLINE __m512i half_sums(__m512i a, __m512i b) {
+      return add(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xDD));
+    }
+  };
+
+  static int64_t widen(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride) {
+    if (count < 8) return 0;
+    const RowReader reader(width);
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      const uint8_t* from = rows + i * width;
+      if (width <= 8) {
+        _mm512_storeu_si512(words + i, reader.words(from));
+        continue;
+      }
+      for (int64_t b = 0; b < width; b += 64) {
+        __m512i r[8];
+        for (int c = 0; c < 8; ++c) r[c] = _mm512_maskz_loadu_epi8(first_bytes(width - b), from + c * width + b);
+        transpose_words(r);
+        for (int64_t w = 0; w < 8 && 8 * w < width - b; ++w)
+          _mm512_storeu_si512(words + (b / 8 + w) * stride + i, r[w]);
+      }
+    }
+    return i;
+  }
+
+  static constexpr bool kStreams = true;
+  static void stream(const uint32_t* from, int64_t* to) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_cvtepu32_epi64(numbers));
+  }
+  static void stream(const uint16_t* from, int32_t* to) {
+    const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_cvtepu16_epi32(numbers));
+  }
+};
+
+}  // namespace
+}  // namespace adsq::cpu

@@ -1,0 +1,9 @@
+#if defined(__x86_64__)
+#include "cpu/hamming_scan_avx512.h"
+
+namespace adsq::cpu::avx512bw {
+
+const ScanKernels kScanKernels = kernels_of<Planes, Isa>(6, 12, 20);
+
+}  // namespace adsq::cpu::avx512bw
+#endif
