@@ -34,13 +34,18 @@ std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
   return {offsets, rows};
 }
 
-void distinct_topk_out(const Tensor& queries, const Tensor& codes, const Tensor& offsets, const Tensor& rows,
-                       const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& found) {
+void search_into(const Tensor& queries, const Tensor& codes, const Tensor& offsets, const Tensor& rows,
+                 const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& found, bool is_new) {
   const DistinctInputs inputs(queries, codes, offsets, rows, ids);
   check_found(queries, distances, found);
   cpu::distinct_topk(DistinctInputs::codes_of(inputs.queries), inputs.database(), distances.size(1),
                      static_cast<int32_t*>(distances.mutable_data_ptr()),
-                     static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads());
+                     static_cast<int64_t*>(found.mutable_data_ptr()), torch_threads(), is_new);
+}
+
+void distinct_topk_out(const Tensor& queries, const Tensor& codes, const Tensor& offsets, const Tensor& rows,
+                       const std::optional<Tensor>& ids, const Tensor& distances, const Tensor& found) {
+  search_into(queries, codes, offsets, rows, ids, distances, found, false);
 }
 
 std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& codes, int64_t k, const Tensor& offsets,
@@ -49,7 +54,7 @@ std::tuple<Tensor, Tensor> distinct_topk(const Tensor& queries, const Tensor& co
   STD_TORCH_CHECK(k >= 1, "k: expected at least 1, got ", k);
   Tensor distances = empty_on_cpu({queries.size(0), k}, ScalarType::Int);
   Tensor found = empty_on_cpu({queries.size(0), k}, ScalarType::Long);
-  distinct_topk_out(queries, codes, offsets, rows, ids, distances, found);
+  search_into(queries, codes, offsets, rows, ids, distances, found, true);
   return {distances, found};
 }
 

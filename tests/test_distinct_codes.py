@@ -100,7 +100,7 @@ def test_long_lists_at_one_distance(kind: str, threads: int) -> None:
     database = codes[numbers]
     queries = torch.tensor([[0, 0], [255, 0], [0, 85], [0, 0], [1, 1], [0, 255], [0, 85], [7, 85]], dtype=torch.uint8)
     codes, offsets, rows = lists_of(database)
-    for k in (1, 3, 65, 1000, 5000, len(database)):
+    for k in (1, 3, 65, 1000, 5000, len(database) // 4, len(database) // 4 + 1, len(database)):  # many: rows are ranked
         assert_equal(op.distinct_topk(queries, codes, k, offsets, rows), brute_topk(queries, database, k))
     for radius in (0, 3, 8):
         assert_equal(op.distinct_range(queries, codes, radius, offsets, rows), brute_range(queries, database, radius))
@@ -126,6 +126,17 @@ def test_lists_that_are_damaged_are_refused() -> None:
             op.distinct_topk(codes, codes, 3, *bad)
         with pytest.raises((RuntimeError, IndexError), match=message):
             op.distinct_range(codes, codes, 0, *bad)
+    many = torch.arange(17, dtype=torch.uint8)[:, None]  # codes enough for rows to be ranked
+    offsets, rows = torch.arange(18, dtype=torch.int32), torch.arange(17, dtype=torch.int32)
+    assert_equal(op.distinct_topk(many, many, 17, offsets, rows), brute_topk(many, many, 17))
+    for bad, message in [
+        ((offsets + 1, rows), "offsets: expected places"),
+        ((offsets, rows + 1), "rows: expected rows"),
+        ((offsets, rows - 1), "rows: expected rows"),
+    ]:
+        with pytest.raises((RuntimeError, IndexError), match=message):
+            op.distinct_topk(many, many, 17, *bad)
+    rows = torch.tensor([0, 2, 1], dtype=torch.int32)
     for numbers in (rows, rows - 1):
         with pytest.raises(RuntimeError, match="numbers: expected 0 to 1"):
             op.distinct_rows(numbers, 2)

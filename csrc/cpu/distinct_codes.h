@@ -26,7 +26,7 @@ struct DistinctCodes {
 
 // As hamming_topk over all rows. Throws std::out_of_range where offsets or rows are damaged, here and below.
 void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
-                   const Threads& threads);
+                   const Threads& threads, bool is_new = true);
 
 // What a search within a radius has found, and the rows of it. Whoever searches fills what is public, then calls
 // count().

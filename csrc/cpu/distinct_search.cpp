@@ -14,6 +14,7 @@ constexpr int64_t kFoundCodes = 1 << 22;  // that are held at a time
 constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
 constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
 constexpr int64_t kResultsATask = 1 << 14;
+constexpr int64_t kMany = 4;  // for more than a quarter of the rows they are ranked by themselves
 
 // Calls task(expander, i) for i below `count`. What it throws is thrown when all threads are done.
 template <class Task>
@@ -97,17 +98,45 @@ class TopkSearch {
   std::vector<int64_t> codes_;
 };
 
+// Whether so many results are had sooner from the rows themselves: sorting the rows of all codes at a distance costs
+// more than comparing each row. Of few codes most are alone at their distance, and their rows need no sorting.
+bool rank_rows(const DistinctCodes& database, int64_t k) {
+  return k > database.num_rows / kMany && database.codes.count > 8 * database.codes.width;
+}
+
+// Each row with its code.
+std::vector<uint8_t> codes_of_rows(const DistinctCodes& database) {
+  const int64_t width = database.codes.width;
+  std::vector<uint8_t> codes(static_cast<size_t>(database.num_rows * width));
+  for (int64_t c = 0; c < database.codes.count; ++c) {
+    const uint8_t* code = database.codes.rows + c * width;
+    const int32_t* rows = database.rows + database.offsets[c];
+    for (int64_t i = 0, count = Expander::count(database, c); i < count; ++i) {
+      if (rows[i] < 0 || rows[i] >= database.num_rows) throw std::out_of_range("rows: expected rows");
+      std::copy_n(code, width, codes.data() + rows[i] * width);
+    }
+  }
+  return codes;
+}
+
 }  // namespace
 
 void distinct_topk(const Codes& queries, const DistinctCodes& database, int64_t k, int32_t* distances, int64_t* ids,
-                   const Threads& threads) {
+                   const Threads& threads, bool is_new) {
   if (database.offsets == nullptr) {
-    return hamming_topk(queries, database.codes, k, database.ids, distances, ids, threads);
+    return hamming_topk(queries, database.codes, k, database.ids, distances, ids, threads, is_new);
   }
   if (database.codes.count == 0 || database.num_rows == 0) {
     std::fill(distances, distances + queries.count * k, kNoDistance);
     std::fill(ids, ids + queries.count * k, kNoIndex);
     return;
+  }
+  if (rank_rows(database, k)) {
+    const std::vector<uint8_t> codes = codes_of_rows(database);
+    Codes rows = database.codes;
+    rows.rows = codes.data();
+    rows.count = database.num_rows;
+    return hamming_topk(queries, rows, k, database.ids, distances, ids, threads, is_new);
   }
   const DistinctQueries distinct(queries);
   TopkSearch(database, k, distances, ids, threads).run(distinct.codes, distinct.first);

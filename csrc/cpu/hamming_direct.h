@@ -47,17 +47,22 @@ ADSQ_INLINE int64_t one_distance(const uint64_t* words, int64_t stride, const ui
   return sum;
 }
 
+// A row of 1 to 7 bytes as a word, without a loop: pieces of it may overlap.
+ADSQ_INLINE uint64_t short_word(const uint8_t* row, int64_t width) {
+  const auto byte = [&](int64_t i) { return uint64_t{row[i]} << (8 * i); };
+  if (width < 4) return byte(0) | byte(width / 2) | byte(width - 1);
+  uint32_t low, high;
+  __builtin_memcpy(&low, row, sizeof(low));
+  __builtin_memcpy(&high, row + width - 4, sizeof(high));
+  return low | uint64_t{high} << (8 * (width - 4));
+}
+
 // The same of a code as it lies in memory. Unused bits of the query are zeros.
 ADSQ_INLINE int64_t row_distance(const uint8_t* row, int64_t width, const uint64_t* query) {
   int64_t sum = 0, b = 0;
   for (; b + 8 <= width; b += 8) sum += count_bits(load_word(row + b) ^ query[b / 8]);
   if (b == width) return sum;
-  uint64_t rest = 0;
-  if (width > 8) {
-    rest = load_word(row + width - 8) >> (8 * (8 - width % 8));
-  } else {
-    for (int64_t i = 0; i < width; ++i) rest |= static_cast<uint64_t>(row[i]) << (8 * i);
-  }
+  const uint64_t rest = width > 8 ? load_word(row + width - 8) >> (8 * (8 - width % 8)) : short_word(row, width);
   return sum + count_bits(rest ^ query[b / 8]);
 }
 
@@ -298,11 +303,7 @@ struct Direct {
     for (int64_t i = done; i < count; ++i) {
       const uint8_t* row = rows + i * width;
       for (int64_t w = 0; w < whole; ++w) __builtin_memcpy(words + w * stride + i, row + 8 * w, 8);
-      if (rest > 0) {
-        uint64_t last = 0;
-        for (int64_t b = 0; b < rest; ++b) last |= static_cast<uint64_t>(row[8 * whole + b]) << (8 * b);
-        words[whole * stride + i] = last;
-      }
+      if (rest > 0) words[whole * stride + i] = short_word(row + 8 * whole, rest);
     }
   }
 };

@@ -15,11 +15,10 @@ class Sorter {
   Sorter(int64_t num_codes, int64_t num_distances)
       : num_codes_(num_codes),
         num_distances_(num_distances),
-        lists_(kSegments * num_distances),
-        first_(aligned_array<uint32_t>(static_cast<size_t>(lists_))),
-        end_(aligned_array<uint32_t>(static_cast<size_t>(lists_))) {
+        first_(aligned_array<uint32_t>(kSegments * kLists)),
+        end_(aligned_array<uint32_t>(kSegments * kLists)) {
     // Every list may have a chunk that is not full, as far as there are codes for it.
-    const int64_t chunks = num_codes / kChunk + std::min(num_codes, lists_);
+    const int64_t chunks = num_codes / kChunk + std::min(num_codes, kSegments * num_distances);
     codes_ = aligned_array<uint32_t>(static_cast<size_t>(chunks * kChunk));
     next_ = aligned_array<uint32_t>(static_cast<size_t>(chunks));
   }
@@ -27,7 +26,7 @@ class Sorter {
   // Calls meanwhile(count) after each `count` codes, so that stores to memory go on beside those to the caches.
   template <class Meanwhile>
   void sort(const uint16_t* distances, Meanwhile meanwhile) {
-    std::fill_n(end_.get(), lists_, 0);
+    for (int64_t s = 0; s < kSegments; ++s) std::fill_n(end_.get() + s * kLists, num_distances_, 0);
     used_ = 0;
     const int64_t length = num_codes_ / kSegments;
     for (int64_t start = 0; start < length; start += kStep) {
@@ -38,28 +37,45 @@ class Sorter {
     for (int64_t i = kSegments * length; i < num_codes_; ++i) append(distances[i], kSegments - 1, i);
   }
 
-  // Writes the first `count` codes in order, and their distances.
+  // Writes the first `count` codes in order, and their distances. Up to 64 bytes behind them are overwritten.
   void read(int64_t count, uint32_t* order, uint16_t* sorted) const {
     int64_t done = 0;
     for (int64_t d = 0; d < num_distances_ && done < count; ++d) {
       const int64_t before = done;
       for (int64_t s = 0; s < kSegments; ++s) {
-        const int64_t list = d * kSegments + s, end = end_[list];
+        const int64_t list = s * kLists + d, end = end_[list];
         if (end == 0) continue;
         for (int64_t chunk = first_[list];; chunk = next_[chunk]) {
           const int64_t start = chunk * kChunk,
                         size = std::min({kChunk, end > start ? end - start : kChunk, count - done});
-          std::copy_n(codes_.get() + start, size, order + done);
+          copy(codes_.get() + start, size, order + done);
           done += size;
           if (chunk == (end - 1) / kChunk) break;
         }
       }
-      std::fill(sorted + before, sorted + done, static_cast<uint16_t>(d));
+      fill(sorted + before, done - before, static_cast<uint16_t>(d));
     }
   }
 
  private:
-  static constexpr int64_t kSegments = 4, kStep = 64, kChunk = 256;
+  static constexpr int64_t kSegments = 2, kStep = 16, kChunk = 256;
+  // From a segment's lists to those of the next one: known to the compiler, so that one register and the distance are
+  // the address, and a cache line more than a power of two, so that the segments' ends do not share places in a cache.
+  static constexpr int64_t kLists = kMaxBits + 16;
+
+  // These work on whole cache lines, also behind the end: how often a loop of single codes runs is hard to foresee, and
+  // most runs are short. A chunk is so many lines.
+  static void copy(const uint32_t* from, int64_t count, uint32_t* to) {
+    constexpr int64_t kLine = 64 / sizeof(uint32_t);
+    static_assert(kChunk % kLine == 0);
+    for (int64_t i = 0; i < count; i += kLine) __builtin_memcpy(to + i, from + i, 64);
+  }
+  static void fill(uint16_t* to, int64_t count, uint16_t distance) {
+    constexpr int64_t kLine = 64 / sizeof(uint16_t);
+    uint16_t line[kLine];
+    std::fill_n(line, kLine, distance);
+    for (int64_t i = 0; i < count; i += kLine) __builtin_memcpy(to + i, line, 64);
+  }
 
   // Codes start to stop - 1 of each segment. Equal distances follow each other often, and each would wait for the end
   // that the last one stored: so the codes are taken from several places at once, each with its own lists. A function
@@ -70,7 +86,7 @@ class Sorter {
     }
   }
   void append(uint16_t distance, int64_t segment, int64_t code) {
-    const int64_t list = distance * kSegments + segment;
+    const int64_t list = segment * kLists + distance;
     uint32_t end = end_[list];
     if (__builtin_expect(end % kChunk == 0, 0)) end = open(list, end);
     codes_[end] = static_cast<uint32_t>(code);
@@ -82,11 +98,11 @@ class Sorter {
     return kChunk * used_++;
   }
 
-  const int64_t num_codes_, num_distances_, lists_;
+  const int64_t num_codes_, num_distances_;
   Aligned<uint32_t> codes_;  // [chunk][place]
   Aligned<uint32_t> next_;   // chunk of the same list
-  Aligned<uint32_t> first_;  // [distance][segment], a chunk
-  Aligned<uint32_t> end_;    // [distance][segment], chunk * kChunk + place; 0: nothing yet
+  Aligned<uint32_t> first_;  // [segment][distance], a chunk
+  Aligned<uint32_t> end_;    // [segment][distance], chunk * kChunk + place; 0: nothing yet
   uint32_t used_ = 0;        // chunks
 };
 

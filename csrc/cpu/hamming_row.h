@@ -35,18 +35,26 @@ class Row {
 
   // Begins the row of a query. Index `positions[code]`, or the code itself where it is null, is what ids are of.
   void start(int64_t query, const int64_t* positions) {
-    query_ = query;
+    distances_to_ = search_.output.distances + query * search_.output.k;
+    indices_to_ = search_.output.indices + query * search_.output.k;
     positions_ = positions;
-    done_ = distances_done_ = indices_done_ = 0;
+    done_ = 0;
     search_.output.fill_up(query, search_.wanted);
   }
 
-  // Writes about `count` more results: up to where a cache line ends, since a line is best written whole.
+  // Writes about `count` more results: up to where a line of distances ends, since a line is best written whole.
+  // Indices then fill whole lines too, unless only one of the results begins on a line.
   void write(int64_t count) {
-    if (done_ == search_.wanted) return;
-    done_ = std::min(done_ + count, search_.wanted);
-    write_distances(whole_lines(search_.output.distances + query_ * search_.output.k));
-    write_indices(whole_lines(search_.output.indices + query_ * search_.output.k));
+    int64_t last = done_ + count;
+    if (last >= search_.wanted) {
+      last = search_.wanted;
+    } else {
+      last -= static_cast<int64_t>(reinterpret_cast<uintptr_t>(distances_to_ + last) % 64 / sizeof(int32_t));
+    }
+    if (last <= done_) return;
+    write_distances(last - done_);
+    write_indices(last - done_);
+    done_ = last;
   }
 
   // Writes what is left.
@@ -66,48 +74,37 @@ class Row {
     __builtin_prefetch(reinterpret_cast<const void*>(next), 1, 2);
   }
 
-  // How many results fill whole lines of a row.
-  template <class To>
-  int64_t whole_lines(const To* row) const {
-    if (done_ == search_.wanted) return done_;
-    const auto beyond = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row + done_) % 64 / sizeof(To));
-    return std::max<int64_t>(0, done_ - beyond);
-  }
-
-  void write_distances(int64_t last) {
-    const uint16_t* from = distances_.get() + distances_done_;
-    int32_t* to = search_.output.distances + query_ * search_.output.k + distances_done_;
-    const int64_t count = last - distances_done_;
+  void write_distances(int64_t count) {
+    const uint16_t* from = distances_.get() + done_;
+    int32_t* to = distances_to_ + done_;
     if (is_large()) {
       fetch_next_page(to);
       search_.kernels.write_distances(from, count, to);
     } else {
       std::copy_n(from, count, to);
     }
-    distances_done_ = last;
   }
 
-  void write_indices(int64_t last) {
+  void write_indices(int64_t count) {
+    const uint32_t* from = order_.get() + done_;
+    int64_t* to = indices_to_ + done_;
     const Output& output = search_.output;
-    int64_t* to = output.indices + query_ * output.k;
     if (is_large() && positions_ == nullptr && output.ids == nullptr) {
-      fetch_next_page(to + indices_done_);
-      search_.kernels.write_indices(order_.get() + indices_done_, last - indices_done_, to + indices_done_);
+      fetch_next_page(to);
+      search_.kernels.write_indices(from, count, to);
     } else {
-      for (int64_t i = indices_done_; i < last; ++i) {
-        const int64_t code = order_[static_cast<size_t>(i)];
-        to[i] = output.id(positions_ == nullptr ? code : positions_[code]);
-      }
+      for (int64_t i = 0; i < count; ++i) to[i] = output.id(positions_ == nullptr ? from[i] : positions_[from[i]]);
     }
-    indices_done_ = last;
   }
 
   const Search& search_;
   Aligned<uint32_t> order_;
   Aligned<uint16_t> distances_;
   HugeResult index_pages_, distance_pages_;
+  int32_t* distances_to_ = nullptr;
+  int64_t* indices_to_ = nullptr;
   const int64_t* positions_ = nullptr;
-  int64_t query_ = 0, done_ = search_.wanted, distances_done_ = 0, indices_done_ = 0;
+  int64_t done_ = search_.wanted;
 };
 
 }  // namespace adsq::cpu

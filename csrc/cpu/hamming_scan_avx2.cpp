@@ -56,13 +56,37 @@ struct Isa : PlainIsa {
     const __m256i upper = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), half));
     return _mm256_sad_epu8(_mm256_add_epi8(lower, upper), _mm256_setzero_si256());
   }
+  // Four rows at a time. Rows of less than 8 bytes are read two to a half of a vector and spread to one word each.
   struct RowReader {
     int64_t width;
-    explicit RowReader(int64_t row_width) : width(row_width) {}
-    Distances distances(const uint8_t* codes, const uint64_t* query) const {
-      uint64_t values[kCodes];
-      for (int c = 0; c < kCodes; ++c) values[c] = static_cast<uint64_t>(row_distance(codes + c * width, width, query));
-      return load_words(values);
+    __m256i places;
+    // Made for every few rows: no loops.
+    explicit RowReader(int64_t row_width) : width(row_width) {
+      const int64_t second = 2 * width, seen = width < 4 ? 0 : 4 * width - 16;  // where the upper half begins
+      const auto row = [](int64_t place) {
+        return static_cast<int64_t>(0x0101010101010101 * static_cast<uint64_t>(place));
+      };
+      const __m256i rows = _mm256_setr_epi64x(0, row(width), row(second - seen), row(second + width - seen));
+      const __m256i bytes = _mm256_set1_epi64x(0x0706050403020100);
+      const __m256i unused = _mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(static_cast<char>(width - 1)));
+      places = _mm256_or_si256(_mm256_add_epi8(rows, bytes), unused);
+    }
+    ADSQ_INLINE Distances words(const uint8_t* rows) const {
+      const auto load = [](const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); };
+      if (width >= 4) {
+        return _mm256_shuffle_epi8(_mm256_set_m128i(load(rows + 4 * width - 16), load(rows)), places);
+      }
+      uint32_t last;
+      __builtin_memcpy(&last, rows + 4 * (width - 1), sizeof(last));
+      __m128i all = _mm_cvtsi32_si128(static_cast<int>(last));
+      if (width == 2) all = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows));
+      if (width == 3) all = _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows)), all);
+      return _mm256_shuffle_epi8(_mm256_set_m128i(all, all), places);
+    }
+    ADSQ_INLINE Distances distances(const uint8_t* codes, const uint64_t* query) const {
+      if (width < 8) return differing(words(codes), broadcast(static_cast<int64_t>(query[0])));
+      const auto one = [&](int64_t c) { return row_distance(codes + c * width, width, query); };
+      return _mm256_setr_epi64x(one(0), one(1), one(2), one(3));
     }
   };
   static Distances add(Distances a, Distances b) { return _mm256_add_epi64(a, b); }
