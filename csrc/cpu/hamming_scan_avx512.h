@@ -138,16 +138,17 @@ struct Isa {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)));
   }
   static Distances differing(Distances words, Distances query) {
-    const __m512i bits = _mm512_xor_si512(words, query);
 #if defined(__AVX512VPOPCNTDQ__)
-    return _mm512_popcnt_epi64(bits);
+    return _mm512_popcnt_epi64(_mm512_xor_si512(words, query));
 #else
-    // As with AVX2: bits of each half byte by table, added up over the bytes of each word.
+    // As with AVX2: bits of each half byte by table, added up over the bytes of each word. The query is shifted once.
     const __m512i half = _mm512_set1_epi8(0x0F);
     const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-    const __m512i lower = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, half));
-    const __m512i upper = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bits, 4), half));
-    return _mm512_sad_epu8(_mm512_add_epi8(lower, upper), _mm512_setzero_si512());
+    const auto count = [&](__m512i a, __m512i b) {
+      return _mm512_shuffle_epi8(table, _mm512_ternarylogic_epi64(a, b, half, 0x28));  // (a ^ b) & half
+    };
+    const __m512i upper = count(_mm512_srli_epi16(words, 4), _mm512_srli_epi16(query, 4));
+    return _mm512_sad_epu8(_mm512_add_epi8(count(words, query), upper), _mm512_setzero_si512());
 #endif
   }
   static Distances add(Distances a, Distances b) { return _mm512_add_epi64(a, b); }

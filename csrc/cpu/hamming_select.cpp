@@ -10,7 +10,7 @@ namespace {
 
 // A larger sample costs more and leaves fewer codes within the first threshold.
 constexpr int64_t kSampleShare = 64, kMinSample = 2048, kMaxSample = 16384;
-constexpr int64_t kCountedSample = 512, kFewQueries = 12;
+constexpr int64_t kCountedSample = 512, kFewQueries = 12, kNeighbours = 8;
 constexpr int64_t kSampledQueries = 32;  // that a second thread is worth
 constexpr int64_t kSampleCost = 16;      // drawing a code costs about as much as comparing so many
 constexpr int64_t kKeyBytes = 64 << 20;  // for the keys of all queries that are searched at a time
@@ -58,27 +58,41 @@ class Selector {
   static int64_t capacity_of(int64_t limit) { return limit + std::max<int64_t>(limit, 64); }
   int32_t all() const { return static_cast<int32_t>(8 * database_.width); }
 
-  // Takes one code at random from each of many equal stretches: sorted or periodic data must not mislead it.
+  // Takes codes at random from each of many equal stretches: sorted or periodic data must not mislead it. For few
+  // queries it takes neighbours, which memory delivers together.
   void draw_sample() {
-    int64_t wanted = std::max(kMinSample, std::min(kMaxSample, database_.count / kSampleShare));
-    if (search_.num_queries < kFewQueries) wanted = kCountedSample;
-    wanted = std::min(wanted, database_.count / kSampleCost);
+    const bool few = search_.num_queries < kFewQueries;
+    const int64_t together = few ? kNeighbours : 1;
+    int64_t wanted = few ? kCountedSample : std::max(kMinSample, std::min(kMaxSample, database_.count / kSampleShare));
+    wanted = std::min(wanted, database_.count / kSampleCost) / together;
     if (wanted == 0) return;
     const int64_t stretch = database_.count / wanted, width = database_.width;
-    sample_.resize(static_cast<size_t>(wanted * width));
+    sample_.resize(static_cast<size_t>(wanted * together * width));
     int64_t size = 0;
     uint64_t random = 0x9E3779B97F4A7C15;
     for (int64_t i = 0; i < wanted; ++i) {
       random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-      const int64_t index = i * stretch + static_cast<int64_t>(random % static_cast<uint64_t>(stretch));
-      if (database_.mask != nullptr && !database_.mask[index]) continue;
-      std::memcpy(sample_.data() + size++ * width, database_.rows + index * width, static_cast<size_t>(width));
+      const auto place = static_cast<int64_t>((random >> 32) * static_cast<uint64_t>(stretch) >> 32);
+      const int64_t first = (i * stretch + place) / together * together,
+                    last = std::min(first + together, database_.count);
+      if (database_.mask == nullptr) {
+        std::memcpy(sample_.data() + size * width, database_.rows + first * width,
+                    static_cast<size_t>((last - first) * width));
+        size += last - first;
+        continue;
+      }
+      for (int64_t index = first; index < last; ++index) {
+        if (!database_.mask[index]) continue;
+        std::memcpy(sample_.data() + size++ * width, database_.rows + index * width, static_cast<size_t>(width));
+      }
     }
     sample_.resize(static_cast<size_t>(size * width));
-    // The k-th of all codes is expected at this rank of the sample; three deviations and a bit more make it safe.
+    // The k-th of all codes is expected at this rank of the sample; three deviations and a bit more make it safe, where
+    // neighbours are alike, too.
     const double rank =
         static_cast<double>(search_.wanted) * static_cast<double>(size) / static_cast<double>(search_.allowed);
-    sample_rank_ = static_cast<int64_t>(std::ceil(rank + 3 * std::sqrt(rank) + 3));
+    const auto alike = static_cast<double>(together);
+    sample_rank_ = static_cast<int64_t>(std::ceil(rank + 3 * std::sqrt(alike * rank) + 3 * alike));
     if (sample_rank_ > size / 2) sample_rank_ = 0;
   }
 
