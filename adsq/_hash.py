@@ -6,6 +6,7 @@ import threading
 from array import array
 from collections.abc import Callable
 from math import ceil, comb, log2
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 MAX_BITS = 256  # beyond, tables are many and larger than the codes by far
 FEW_CODES = 4096  # of which a scan is so quick that "auto" thinks of nothing else
-# Nanoseconds of a scan by one query that the tables cannot better: calling them takes longer than calling a scan.
-CALL, CHOOSING = 6000, 50  # and what a scan takes for each neighbour beyond the ten of the measurement
+# By how much of what calling them takes the tables take longer to call than a scan: no scan of less can be bettered.
+CALL, CALLS = 0.5, 8  # and how many calls are timed
+CHOOSING = 50  # nanoseconds that a scan takes for each neighbour beyond the ten of the measurement
 # Making tables takes about as long as scans of so many queries; "auto" makes them when it has scanned so often.
 SCANS = 1000
 # Larger tables "auto" does not make by itself: the codes may be mapped from a file because memory is short.
@@ -70,7 +72,9 @@ class Hash:
 
     def __init__(self) -> None:
         self._tables: list[Tensor] | None = None
+        self._refusal: str | None = None  # `_refuses`, once there are tables
         self._scan_times = 0.0, 0.0  # nanoseconds of a scan by one query: within a radius, and for ten neighbours
+        self._call_time = 0.0  # nanoseconds that calling the tables takes
         self._learned = [Learned() for _ in range(5)]
         self._lock = threading.Lock()
         self._scanned = 0.0  # queries that "auto" has scanned since it last thought of tables; in batches, for less
@@ -83,7 +87,10 @@ class Hash:
                 rates = op.hash_rates(rows.codes, tables, *rows.lists())
                 scan, _, _, _, choosing = rates[:5].tolist() or [0.0] * 5  # nothing is measured without native code
                 self._scan_times = scan, scan + choosing
-                self._tables = [*tables[:-1], rates]
+                tables = [*tables[:-1], rates]
+                self._call_time = _call_time(rows, tables) if scan else 0.0
+                self._refusal = self._refuses(rows)
+                self._tables = tables
             return self._tables
 
     def topk(
@@ -129,12 +136,12 @@ class Hash:
             return self.tables(rows)
         if method == "scan" or self._tables is None:  # first, as it takes no time
             return None
-        if queries < BATCH and scan_time < CALL:
+        if queries < BATCH and scan_time <= CALL * self._call_time:
             return None
         if queries <= op.FEW and learned.waits(queries):  # the op would scan, and takes longer to call
             learned.scanned()
             return None
-        return self._tables if self._refuses(rows) is None else None
+        return self._tables if self._refusal is None else None
 
     def _count(self, rows: Rows, queries: int, radius: Callable[[], int]) -> None:
         """Count queries that "auto" scans, and make tables where they would have paid, as far as these had to look."""
@@ -158,7 +165,7 @@ class Hash:
                 reason += f" only, as they take {_table_bytes(rows.codes) / 2**30:.1f} GiB"
             else:
                 reason += ", or once scans have cost as much"
-        if reason is None and len(queries) < BATCH and self._scan_time(k) < CALL:
+        if reason is None and len(queries) < BATCH and self._scan_time(k) <= CALL * self._call_time:
             reason = f"a scan takes {self._scan_time(k) / 1000:.1f} us, too little to call the tables for few queries"
         learned = self._learned_for(k)
         if reason is None and learned.waits(len(queries)):
@@ -177,6 +184,16 @@ class Hash:
         if codes.shape[1] > MAX_BITS // 8:
             return f"codes of more than {MAX_BITS} bits need too many tables"
         return f"{codes.shape[0]} codes are few" if codes.shape[0] < FEW_CODES else None
+
+
+def _call_time(rows: Rows, tables: list[Tensor]) -> float:
+    """Return the nanoseconds of a call for a code that is in the first bucket: next to nothing but calling."""
+    times = []
+    for _ in range(CALLS):
+        start = perf_counter_ns()
+        op.hash_topk(rows.codes[:1], rows.codes, 1, True, tables, *rows.lists(), rows.names, None)
+        times.append(perf_counter_ns() - start)
+    return float(min(times))
 
 
 def _num_tables(codes: Tensor) -> int:
