@@ -256,13 +256,17 @@ void test_misleading_sample() {
   for (const int64_t num_queries : {3, 65}) {
     constexpr int64_t kCount = 40000, kWanted = 100;
     const DataSet data = make_data(Kind::kRandom, 8, kCount, num_queries, 0, random);
-    const int64_t sampled = num_queries < 12 ? 512 : 2048, stretch = kCount / sampled;
-    uint64_t state = 0x9E3779B97F4A7C15;  // as hamming_select.cpp draws it; `runs` below tells whether it still does
-    for (int64_t i = 0; i < sampled; ++i) {
+    // As hamming_select.cpp draws it; `runs` below tells whether it still does.
+    const bool few = num_queries < 12;
+    const int64_t together = few ? 8 : 1, places = (few ? 512 : 2048) / together, stretch = kCount / places;
+    uint64_t state = 0x9E3779B97F4A7C15;
+    for (int64_t i = 0; i < places; ++i) {
       state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-      const int64_t index = i * stretch + static_cast<int64_t>(state % static_cast<uint64_t>(stretch));
-      const int64_t query = i % (sampled / 32);  // 32 copies: more than the sample's rank, fewer than wanted
-      if (query % 3 == 1 && query < num_queries) std::copy_n(data.query(query), data.width, data.row(index));
+      const auto place = static_cast<int64_t>((state >> 32) * static_cast<uint64_t>(stretch) >> 32);
+      const int64_t first = (i * stretch + place) / together * together;
+      const int64_t query = i % (few ? 10 : 64);  // 48 copies, or 32: more than the sample's rank, fewer than wanted
+      if (query % 3 != 1 || query >= num_queries) continue;
+      for (int64_t j = first; j < first + together; ++j) std::copy_n(data.query(query), data.width, data.row(j));
     }
     const Names names{nullptr, nullptr};
     const Found near = nearest(rank(data), kWanted, names);
