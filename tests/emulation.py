@@ -38,6 +38,7 @@ class Emulator:
         runtime = [self.folder / "scheduler-runtime", self.folder / "checks-runtime"]
         command = [self.compile(name, build, *runtime), *map(str, arguments)]
         environment = os.environ | ENVIRONMENT | {"ADSQ_EMULATOR_ORDER": order}
+        # For those that hang: with ThreadSanitizer the longest takes a minute on a slow machine.
         return subprocess.run(command, input=data, capture_output=True, env=environment, timeout=300)
 
     def output(self, *arguments: object, **options) -> bytes:

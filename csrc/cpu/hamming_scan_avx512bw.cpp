@@ -3,7 +3,7 @@
 
 namespace adsq::cpu::avx512bw {
 
-const ScanKernels kScanKernels = kernels_of<Planes, Isa>(6, 12, 20);
+const ScanKernels kScanKernels = kernels_of<Planes, Isa>(7, 8, 14);
 
 }  // namespace adsq::cpu::avx512bw
 #endif

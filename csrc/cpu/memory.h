@@ -23,6 +23,7 @@ struct AlignedDelete {
 template <typename T>
 using Aligned = std::unique_ptr<T[], AlignedDelete>;
 
+// With 64 bytes behind the last entry that may be read and written, for those who work on whole vectors or lines.
 template <typename T>
 Aligned<T> aligned_array(size_t count) {
   void* memory = std::aligned_alloc(64, (count * sizeof(T) + 127) / 64 * 64);

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -43,7 +44,7 @@ bool is_supported(Simd simd) {
 Simd active_simd() {
   const char* forced = std::getenv("ADSQ_SIMD");
   if (forced == nullptr || *forced == '\0') return best_simd();
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i) {
     if (std::strcmp(forced, kNames[i]) != 0) continue;
     if (!is_supported(static_cast<Simd>(i))) {
       throw std::invalid_argument(std::string("ADSQ_SIMD: this machine or build cannot run ") + forced);
