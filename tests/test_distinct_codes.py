@@ -106,6 +106,32 @@ def test_long_lists_at_one_distance(kind: str, threads: int) -> None:
         assert_equal(op.distinct_range(queries, codes, radius, offsets, rows), brute_range(queries, database, radius))
 
 
+@pytest.mark.parametrize("order", ["as drawn", "frequent codes last", "frequent codes first"])
+@pytest.mark.parametrize("num_bits", [16, 64, 200])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_codes_that_have_k_rows_bound_the_search(order: str, num_bits: int, threads: int) -> None:
+    """More of them than are looked at, queries that are one, that lie beside one, and that are far from all."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(num_bits)
+    frequent = random_codes(300, num_bits, 1)
+    numbers = torch.randint(300, (9000,), generator=generator) ** 2 // 300  # 10 rows for some, hundreds for others
+    alone = random_codes(12_000, num_bits, 2)
+    beside = frequent.repeat(4, 1)
+    beside[:, 0] ^= torch.randint(1, 256, (len(beside),), generator=generator, dtype=torch.uint8)
+    parts = [frequent[numbers], alone, beside]
+    database = torch.cat(parts if order == "frequent codes first" else parts[::-1])
+    if order == "as drawn":
+        database = database[torch.randperm(len(database), generator=generator)]
+    close = frequent[:60].clone()
+    close[:, -1] ^= 1
+    queries = torch.cat([frequent[:40], close, frequent[5:9], random_codes(20, num_bits, 3), frequent[-5:]])
+    codes, offsets, rows = lists_of(database)
+    for k in (1, 9, 10, 11, 40, 300, 2000):
+        expected = brute_topk(queries, database, k)
+        assert_equal(op.distinct_topk(queries, codes, k, offsets, rows), expected)
+        assert_equal(op.distinct_topk(queries[:40], codes, k, offsets, rows), [part[:40] for part in expected])
+
+
 @pytest.mark.skipif(not _extension.simd_variants(), reason="no native library")
 def test_lists_that_are_damaged_are_refused() -> None:
     """As those of a mapped file may be, which nobody has looked at."""

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "cpu/distinct_bounds.h"
 #include "cpu/distinct_codes.h"
 #include "cpu/distinct_expand.h"
 #include "cpu/distinct_queries.h"
@@ -11,6 +12,7 @@ namespace adsq::cpu {
 namespace {
 
 constexpr int64_t kFoundCodes = 1 << 22;  // that are held at a time
+constexpr int64_t kManyQueries = 8;       // for which looking for codes with many rows pays
 constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
 constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
 constexpr int64_t kResultsATask = 1 << 14;
@@ -42,6 +44,37 @@ class TopkSearch {
 
   // Writes the rows of places[q] for each query.
   void run(const Codes& queries, const std::vector<int64_t>& places) {
+    if (queries.count < kManyQueries) return search_all(queries, places, {});
+    const Bounds near(database_, k_);
+    if (near.empty()) return search_all(queries, places, {});
+    // Where a query is such a code itself, the first rows of this code are the nearest.
+    const auto words = query_words(scan_kernels(), queries);
+    Expander expander(database_);
+    std::vector<int64_t> left, left_places;
+    std::vector<int32_t> bounds;
+    for (int64_t q = 0; q < queries.count; ++q) {
+      const int64_t place = places[static_cast<size_t>(q)];
+      const Bounds::Nearest nearest = near.nearest(words.get() + q * queries.num_words());
+      if (nearest.distance == 0) {
+        const FoundCodes found{&nearest.distance, &nearest.code, 1, false};
+        expander.expand(found, k_, distances_ + place * k_, ids_ + place * k_);
+      } else {
+        left.push_back(q);
+        left_places.push_back(place);
+        bounds.push_back(nearest.distance);
+      }
+    }
+    if (left.empty()) return;
+    const std::vector<uint8_t> rows = gathered(queries, left);
+    Codes others = queries;
+    others.rows = rows.data();
+    others.count = static_cast<int64_t>(left.size());
+    search_all(others, left_places, std::move(bounds));
+  }
+
+ private:
+  // The same, where bounds[q] tells how far the rows of each query are at most; empty: not known.
+  void search_all(const Codes& queries, const std::vector<int64_t>& places, std::vector<int32_t> bounds) {
     const int64_t most = std::min(k_, database_.codes.count);
     // Twice as many as hold k rows on average.
     const double share = static_cast<double>(database_.codes.count) / static_cast<double>(database_.num_rows);
@@ -55,32 +88,39 @@ class TopkSearch {
         Codes part = left;
         part.rows += first * left.width;
         part.count = std::min(at_a_time, left.count - first);
-        search(part, some.data() + first, wanted, wanted < most, first, missed);
+        search(part, some.data() + first, bounds.empty() ? nullptr : bounds.data() + first, wanted, wanted < most,
+               first, missed);
       }
       if (missed.empty()) return;
       std::vector<uint8_t> rest = gathered(left, missed);
       copy.swap(rest);
       left.rows = copy.data();
       left.count = static_cast<int64_t>(missed.size());
-      for (int64_t& query : missed) query = some[static_cast<size_t>(query)];
+      for (size_t i = 0; i < missed.size(); ++i) {
+        const auto query = static_cast<size_t>(missed[i]);
+        missed[i] = some[query];
+        if (!bounds.empty()) bounds[i] = bounds[query];
+      }
       some.swap(missed);
     }
   }
 
- private:
-  void search(const Codes& queries, const int64_t* places, int64_t wanted, bool cut, int64_t first,
-              std::vector<int64_t>& missed) {
+  void search(const Codes& queries, const int64_t* places, const int32_t* bounds, int64_t wanted, bool cut,
+              int64_t first, std::vector<int64_t>& missed) {
     const auto size = static_cast<size_t>(queries.count * wanted);
     if (near_.size() < size) near_.resize(size), codes_.resize(size);
-    hamming_topk(queries, database_.codes, wanted, nullptr, near_.data(), codes_.data(), threads_);
+    hamming_topk(queries, database_.codes, wanted, nullptr, near_.data(), codes_.data(), threads_, true, bounds);
     std::vector<char> enough(static_cast<size_t>(queries.count));
     const int64_t rows = std::min(k_, database_.num_rows);
     expand_all(database_, queries.count, queries.count * rows, threads_, [&](Expander& expander, int64_t q) {
-      const FoundCodes found{near_.data() + q * wanted, codes_.data() + q * wanted, wanted, cut};
+      const int64_t* codes = codes_.data() + q * wanted;
+      int64_t count = wanted;
+      while (count > 0 && codes[count - 1] == kNoIndex) --count;  // the rows of those within a bound are enough
+      const FoundCodes found{near_.data() + q * wanted, codes, count, cut && count == wanted};
       int32_t* distances = distances_ + places[q] * k_;
       int64_t* ids = ids_ + places[q] * k_;
       const int64_t written = expander.expand(found, k_, distances, ids);
-      enough[static_cast<size_t>(q)] = !cut || written == rows;
+      enough[static_cast<size_t>(q)] = !found.cut || written == rows;
       std::fill(distances + written, distances + k_, kNoDistance);
       std::fill(ids + written, ids + k_, kNoIndex);
     });

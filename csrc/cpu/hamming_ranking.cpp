@@ -25,14 +25,15 @@ class RelevantCodes {
         records_.push_back({memory + i * num_codes + part_start(num_codes, s, kStretches), 0});
       }
     }
-    // Of 32 bits, so that places stay in the L1 cache with all else.
+    // Of 32 bits, so that places stay in the L1 cache with all else; each stretch's own, so that a counter's address
+    // takes no computing.
     const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * kStride));
     std::vector<uint32_t> all(static_cast<size_t>(queries * kStretches * num_distances));
     batch.scan([&](int64_t i, const Stretch* stretches) {
-      uint32_t *counts = all.data() + i * kStretches * num_distances, *place = places.get();
+      uint32_t *place = places.get(), *counts[kStretches];
+      for (int s = 0; s < kStretches; ++s) counts[s] = all.data() + (i * kStretches + s) * num_distances;
       int64_t* hits = counters_.relevant(i);
-      for_codes(stretches,
-                [counts, place](int s, int64_t c, uint16_t d) { place[s * kStride + c] = ++counts[counter_at(s, d)]; });
+      for_codes(stretches, [&](int s, int64_t c, uint16_t d) { place[s * kStride + c] = ++counts[s][d]; });
       for (int s = 0; s < kStretches; ++s) {
         const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
         Records& records = records_[static_cast<size_t>(i * kStretches + s)];
@@ -45,7 +46,12 @@ class RelevantCodes {
         }
       }
     });
-    std::copy(all.begin(), all.end(), counters_.all(0));
+    for (int64_t i = 0; i < queries * kStretches; ++i) {
+      for (int64_t d = 0; d < num_distances; ++d) {
+        counters_.all(i / kStretches)[counter_at(static_cast<int>(i % kStretches), d)] =
+            all[static_cast<size_t>(i * num_distances + d)];
+      }
+    }
     for (int64_t i = 0; i < queries; ++i) counters_.rank(i);
   }
 

@@ -34,6 +34,13 @@ struct Search {
   int64_t num_queries, allowed, wanted;
   const Output& output;
   const Threads& threads;
+  const int32_t* bounds;  // of each query, as hamming_topk takes them; null: none
+
+  // How far a query has to look.
+  int32_t bound(int64_t query) const {
+    const auto all = static_cast<int32_t>(8 * database.width);
+    return bounds == nullptr ? all : std::min(all, bounds[query]);
+  }
 };
 
 // For `wanted` small against the database: a selection for each query.

@@ -9,8 +9,10 @@ namespace adsq::cpu {
 namespace {
 
 // A larger sample costs more and leaves fewer codes within the first threshold.
-constexpr int64_t kSampleShare = 64, kMinSample = 2048, kMaxSample = 16384;
+constexpr int64_t kSampleShare = 64, kMinSample = 512, kMaxSample = 16384;
 constexpr int64_t kCountedSample = 512, kFewQueries = 12, kNeighbours = 8;
+constexpr int64_t kLowEnough = 2;  // times the rank that is sought in the sample cost less than seeking it
+constexpr int64_t kLeastRoom = 16;
 constexpr int64_t kSampledQueries = 32;  // that a second thread is worth
 constexpr int64_t kSampleCost = 16;      // drawing a code costs about as much as comparing so many
 constexpr int64_t kKeyBytes = 64 << 20;  // for the keys of all queries that are searched at a time
@@ -55,7 +57,9 @@ class Selector {
   }
 
  private:
-  static int64_t capacity_of(int64_t limit) { return limit + std::max<int64_t>(limit, 64); }
+  // Room for more than is wanted: little, since the threshold only falls once it is used up, but enough that counting
+  // distances, a step for each of them, costs each code little.
+  int64_t capacity_of(int64_t limit) const { return limit + std::max({limit / 2, kLeastRoom, int64_t{all() / 8}}); }
   int32_t all() const { return static_cast<int32_t>(8 * database_.width); }
 
   // Takes codes at random from each of many equal stretches: sorted or periodic data must not mislead it. For few
@@ -96,11 +100,11 @@ class Selector {
     if (sample_rank_ > size / 2) sample_rank_ = 0;
   }
 
-  // Sets thresholds[query] from the sample: the distance at sample_rank_.
-  void sample_thresholds(const std::vector<int32_t>& queries, int32_t* thresholds) {
+  // Lowers thresholds[query] to the distance at sample_rank_ of the sample.
+  void sample_thresholds(std::vector<int32_t> queries, int32_t* thresholds) {
     const Codes sample{sample_.data(), static_cast<int64_t>(sample_.size()) / database_.width, database_.width};
     count_thresholds(sample, queries, thresholds);
-    if (sample.count <= kCountedSample) return;
+    if (sample.count <= kCountedSample || queries.empty()) return;
     // A larger sample is searched like a database of its own.
     const int64_t capacity = capacity_of(sample_rank_);
     auto keys = aligned_array<uint64_t>(queries.size() * static_cast<size_t>(capacity));
@@ -117,37 +121,47 @@ class Selector {
     }
   }
 
-  // The same from the first codes of the sample only, by counting their distances.
-  void count_thresholds(const Codes& sample, const std::vector<int32_t>& queries, int32_t* thresholds) {
+  // The same from the first codes of the sample only, by counting their distances. Drops the queries whose thresholds
+  // are low enough as they are.
+  void count_thresholds(const Codes& sample, std::vector<int32_t>& queries, int32_t* thresholds) {
     BlockReader reader(search_.kernels, sample, 0, sample.count, kCountedSample);
     Block block;
     reader.next(block);
     if (block.count < sample_rank_) return;
     uint16_t distances[kCountedSample];
     std::vector<int32_t> counts(static_cast<size_t>(all() + 1));
+    size_t kept = 0;
     for (const int32_t query : queries) {
       search_.kernels.distances(block, search_.words + query * int64_t{database_.num_words()}, database_.num_words(),
                                 distances);
+      if (search_.bounds != nullptr) {
+        const auto bound = static_cast<uint16_t>(thresholds[query]);
+        int64_t within = 0;
+        for (int64_t i = 0; i < block.count; ++i) within += distances[i] <= bound;
+        if (within < kLowEnough * sample_rank_) continue;
+      }
+      queries[kept++] = query;
       std::fill(counts.begin(), counts.end(), 0);
       for (int64_t i = 0; i < block.count; ++i) ++counts[distances[i]];
       int32_t distance = 0;
       for (int64_t below = 0; (below += counts[static_cast<size_t>(distance)]) < sample_rank_;) ++distance;
       thresholds[query] = distance;
     }
+    queries.resize(kept);
   }
 
   // Searches ascending query numbers and returns those that found too little.
   std::vector<int32_t> search(const std::vector<int32_t>& queries, bool sampled) {
     sampled = sampled && sample_rank_ > 0;
     const auto count = static_cast<int64_t>(queries.size());
-    std::vector<int32_t> thresholds(static_cast<size_t>(queries.back()) + 1, all());  // by query
+    std::vector<int32_t> thresholds(static_cast<size_t>(queries.back()) + 1);  // by query
+    for (const int32_t query : queries) thresholds[static_cast<size_t>(query)] = search_.bound(query);
     const Split split = split_work(database_, count, search_.threads.count, room_ / count);
     if (sampled) {
       const int64_t shares = std::min(split.codes * split.queries, 1 + count / kSampledQueries);
       search_.threads.run(shares, [&](int64_t share) {
-        const std::vector<int32_t> own(queries.begin() + count * share / shares,
-                                       queries.begin() + count * (share + 1) / shares);
-        sample_thresholds(own, thresholds.data());
+        sample_thresholds({queries.begin() + count * share / shares, queries.begin() + count * (share + 1) / shares},
+                          thresholds.data());
       });
     }
     const int64_t capacity = capacity_of(search_.wanted);
@@ -175,8 +189,9 @@ class Selector {
     const int64_t tasks = split.codes * split.queries;
     search_.threads.run(tasks, [&](int64_t task) {
       for (int64_t q = count * task / tasks; q < count * (task + 1) / tasks; ++q) {
-        enough[static_cast<size_t>(q)] =
-            write(queries[static_cast<size_t>(q)], parts.data() + q * split.codes, split.codes);
+        const int32_t query = queries[static_cast<size_t>(q)];
+        const bool is_all = thresholds[static_cast<size_t>(query)] == search_.bound(query);
+        enough[static_cast<size_t>(q)] = write(query, parts.data() + q * split.codes, split.codes, is_all);
       }
     });
     std::vector<int32_t> missed;
@@ -187,7 +202,8 @@ class Selector {
   }
 
   // Writes the nearest codes of one query, found part by part in ascending order of index: a stable counting sort.
-  bool write(int32_t query, const Selection* const* parts, int64_t num_parts) const {
+  // Returns whether these are enough, as they are where no more lie within the query's bound.
+  bool write(int32_t query, const Selection* const* parts, int64_t num_parts, bool is_all) const {
     int64_t starts[kMaxBits + 2];
     std::fill(starts, starts + all() + 2, 0);
     int64_t total = 0;
@@ -195,7 +211,7 @@ class Selector {
       for (int64_t i = 0; i < parts[p]->count; ++i) ++starts[distance_of(parts[p]->keys[i]) + 1];
       total += parts[p]->count;
     }
-    if (total < search_.wanted) return false;
+    if (total < search_.wanted && !is_all) return false;
     for (int32_t d = 0; d < all(); ++d) starts[d + 1] += starts[d];
     int32_t* distances = search_.output.distances + query * search_.output.k;
     int64_t* indices = search_.output.indices + query * search_.output.k;
@@ -208,7 +224,7 @@ class Selector {
         indices[place] = search_.output.id(index_of(key));
       }
     }
-    search_.output.fill_up(query, search_.wanted);
+    search_.output.fill_up(query, std::min(total, search_.wanted));
     return true;
   }
 

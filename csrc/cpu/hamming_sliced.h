@@ -12,6 +12,7 @@
 // starts at a constant such that it overflows just where the distance is above T (`set_threshold`).
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 namespace adsq::cpu {
 
@@ -70,7 +71,12 @@ inline void set_threshold(uint8_t* record, int sliced_width, int threshold) {
 inline void make_record(const uint64_t* words, int sliced_width, uint8_t* record) {
   uint8_t bits[8 * kMaxSlicedWidth + 8];
   int count = 8 * sliced_width;
-  for (int j = 0; j < count; ++j) bits[j] = (words[j / 64] >> (j % 64)) & 1;
+  for (int b = 0; b < sliced_width; ++b) {
+    // Eight copies of a byte, of each its own bit, moved to the lowest place.
+    const uint64_t copies = (words[b / 8] >> (8 * (b % 8)) & 0xFF) * 0x0101010101010101;
+    const uint64_t own = ((copies & 0x8040201008040201) + 0x7F7F7F7F7F7F7F7F) >> 7 & 0x0101010101010101;
+    std::memcpy(bits + 8 * b, &own, sizeof(own));
+  }
   uint8_t* place = record;
   while (count > 1) {
     int next = 0, j = 0;

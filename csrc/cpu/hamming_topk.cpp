@@ -15,7 +15,7 @@ int64_t count_allowed(const Codes& database) {
 }  // namespace
 
 void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const int64_t* ids, int32_t* distances,
-                  int64_t* indices, const Threads& threads, bool is_new) {
+                  int64_t* indices, const Threads& threads, bool is_new, const int32_t* bounds) {
   const ScanKernels& kernels = scan_kernels();
   const Output output{k, ids, distances, indices, is_new};
   const int64_t allowed = count_allowed(database), wanted = std::min(k, allowed);
@@ -25,7 +25,7 @@ void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const 
   }
   if (queries.count == 0) return;
   const auto words = query_words(kernels, queries);
-  const Search search{kernels, database, words.get(), queries.count, allowed, wanted, output, threads};
+  const Search search{kernels, database, words.get(), queries.count, allowed, wanted, output, threads, bounds};
   if (wanted > allowed / 4 && allowed <= UINT32_MAX / 2) {
     rank_all(search);
   } else {

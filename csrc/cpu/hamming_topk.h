@@ -12,9 +12,10 @@ constexpr int64_t kNoIndex = -1;
 
 // The k nearest codes of each query: distances and indices [queries.count, k], filled up with kNoDistance and kNoIndex.
 // Where `ids` is not null, ids[index] is returned for each index; ids ascend. `is_new` tells that the memory of the
-// results was made for this search, not kept from others.
+// results was made for this search, not kept from others. Codes farther than bounds[query], where that is not null,
+// need not be found.
 void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const int64_t* ids, int32_t* distances,
-                  int64_t* indices, const Threads& threads, bool is_new = true);
+                  int64_t* indices, const Threads& threads, bool is_new = true, const int32_t* bounds = nullptr);
 
 // All codes within a radius. The search runs in the constructor; the caller then makes room for the results.
 class RangeSearch {
