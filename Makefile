@@ -32,7 +32,7 @@ demo: install
 	$(BIN)/adsq demo --out runs/demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 # The CPU kernels alone, with sanitizers
 test-native: $(VENV)/.tools

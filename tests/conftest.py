@@ -61,7 +61,10 @@ def filled(random_codes: Callable[..., np.ndarray]) -> Callable[..., tuple[Hammi
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    """Give the programs of tests/cuda_emulator, built when they are first asked for."""
+    """Give the programs of tests/cuda_emulator, built when they are first asked for: once for all of pytest-xdist."""
     if shutil.which("g++") is None:
         pytest.skip("no g++")
-    return Emulator(tmp_path_factory.mktemp("emulator"))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulator"
+    folder.mkdir(exist_ok=True)
+    return Emulator(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -20,7 +21,10 @@ ENVIRONMENT = {
 
 
 class Emulator:
-    """Builds the programs of tests/cuda_emulator when they are first asked for, and runs them."""
+    """Builds the programs of tests/cuda_emulator when they are first asked for, and runs them.
+
+    Several processes may share a folder: each program is built by one of them, while others wait.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -29,9 +33,11 @@ class Emulator:
 
     def compile(self, name: str, build: str, *more: str | Path) -> Path:
         target = self.folder / f"{name}-{build or 'runtime'}"
-        if not target.exists():
-            sanitize = [f"-fsanitize={BUILDS[build]}", "-fno-sanitize-recover=all"] if BUILDS.get(build) else []
-            subprocess.run(["g++", *FLAGS, *sanitize, HERE / f"{name}.cpp", *more, "-o", target], check=True)
+        with target.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                sanitize = [f"-fsanitize={BUILDS[build]}", "-fno-sanitize-recover=all"] if BUILDS.get(build) else []
+                subprocess.run(["g++", *FLAGS, *sanitize, HERE / f"{name}.cpp", *more, "-o", target], check=True)
         return target
 
     def run(self, name: str, build: str, *arguments: object, order: str = "forward", data: bytes = b""):
