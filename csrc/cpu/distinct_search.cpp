@@ -12,7 +12,7 @@ namespace adsq::cpu {
 namespace {
 
 constexpr int64_t kFoundCodes = 1 << 22;  // that are held at a time
-constexpr int64_t kManyQueries = 8;       // for which looking for codes with many rows pays
+constexpr int64_t kManyQueries = 32;      // for which looking for codes with many rows pays
 constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
 constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
 constexpr int64_t kResultsATask = 1 << 14;

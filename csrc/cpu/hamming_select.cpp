@@ -116,6 +116,7 @@ class Selector {
     scan_part(search_.kernels, sample, 0, sample.count,
               {search_.words, database_.num_words(), selections.data(), static_cast<int64_t>(selections.size())});
     for (const Selection& selection : selections) {
+      if (selection.count < sample_rank_) continue;  // within a bound
       thresholds[selection.query] =
           static_cast<int32_t>(cut_at(selection.keys, selection.count, sample_rank_, all()).distance);
     }
