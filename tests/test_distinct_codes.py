@@ -134,7 +134,9 @@ def test_codes_that_have_k_rows_bound_the_search(order: str, num_bits: int, thre
 
 def test_a_bound_within_which_the_sample_has_fewer_than_are_sought() -> None:
     """A code with more rows than the sample is first counted for, near the queries, and nearly all others far."""
-    rare = torch.arange(1, 160_001).view(torch.uint8).reshape(-1, 8) | torch.tensor([0, 0, 0, 0] + [255] * 4, dtype=torch.uint8)
+    rare = torch.arange(1, 160_001).view(torch.uint8).reshape(-1, 8) | torch.tensor(
+        [0, 0, 0, 0] + [255] * 4, dtype=torch.uint8
+    )
     database = torch.cat([rare, torch.zeros(31_000, 8, dtype=torch.uint8)])[torch.randperm(191_000)]
     queries = torch.zeros(40, 8, dtype=torch.uint8)
     queries[:, 0] = torch.arange(1, 41)

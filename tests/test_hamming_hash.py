@@ -223,7 +223,7 @@ def test_what_is_learned_decides() -> None:
     tables = op.hash_tables(codes)
     tables[-1].copy_(torch.tensor([5e3, 4e4, 4.5e4, 1.5e5, 3000, 1700, 0.85]))  # as measured once: the same every time
     queries = clustered(300, 64, 0.05, 1).unique(dim=0)[:256]  # equal ones are searched once
-    for place, count in [(0, 7), (6, 8), (6, 255), (12, 256)]:
+    for place, count in [(0, 7), (8, 8), (8, 255), (16, 256)]:
         learned = torch.zeros(op.LEARNED, dtype=torch.float64)
         for tables_factor, scans_factor, by_hash in [(-3, 3, True), (3, -3, False)]:
             learned[place], learned[place + 1] = tables_factor, scans_factor
@@ -232,6 +232,13 @@ def test_what_is_learned_decides() -> None:
         learned.zero_()
         op.hash_topk(queries[:count], codes, 10, True, tables, None, None, None, learned)
         assert learned.nonzero().ravel().tolist() == [place]
+        learned.zero_()
+        learned[place] = -0.25
+        by_hash = []
+        for learned[place + 6] in (0, 1):  # all are left to scans, or next to none, which then share nothing
+            plans = op.hash_plans(queries[:count], codes, 10, tables, None, None, learned)
+            by_hash.append(int(plans[:, 0].sum()))
+        assert by_hash[0] < by_hash[1] if count > 100 else by_hash[0] <= by_hash[1]
 
 
 @native

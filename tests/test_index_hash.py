@@ -197,7 +197,7 @@ def test_few_queries_are_scanned_where_those_before_lost_by_the_tables(monkeypat
         assert calls == ([] if i < 5 else ["topk", "range"])
     for tensor in numbers:
         tensor[op.WAITING] = 5
-        tensor[6 + op.WAITING] = 1
+        tensor[op.LEARNED // 3 + op.WAITING] = 1
     calls.clear()
     assert "took longer by the tables" in index.explain(queries, 5)[0].reason
     index.search(queries, 5)  # these are more than few

@@ -26,7 +26,7 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
   HashCall call(distinct, database, tables, k, threads);
   const std::vector<int64_t> rest = call.try_tables(force, used, search);
   const auto count = static_cast<int64_t>(rest.size());
-  if (count == queries.count) {
+  if (count == distinct.codes.count) {
     call.scan(count, [&] { return distinct_topk(queries, database, k, distances, ids, threads), 0; });
     return call.settle(0);
   }
@@ -49,8 +49,9 @@ void hash_topk(const Codes& queries, const DistinctCodes& database, const HashTa
 std::vector<HashPlan> hash_plans(const Codes& queries, const DistinctCodes& database, const HashTables& tables,
                                  int64_t k, int64_t threads) {
   const auto words = query_words(scan_kernels(), queries);
-  const HashCosts costs(database, tables.rates, HashLearned(tables.learned, queries.count), k, queries.count, threads);
-  const HashCosts shared = costs.shared_by(queries.count);
+  const HashLearned learned(tables.learned, queries.count);
+  const HashCosts costs(database, tables.rates, learned, k, queries.count, threads);
+  const HashCosts shared = costs.shared_by(learned.rest(queries.count));
   HashQuery search(database, tables, shared, k);
   std::vector<HashPlan> plans;
   std::vector<double> by_tables;

@@ -31,6 +31,7 @@ void share_queries(int64_t count, const Threads& threads, Task task) {
 
 constexpr double kMostLost = 0.01;       // of scanning all
 constexpr double kSure = 0.9;            // of what seems saved, for estimates err
+constexpr double kClose = 0.4;           // of a scan: less is saved where estimates of it err by so much
 constexpr double kMostLostAtOnce = 0.3;  // of a scan: whatever disturbs a call is not to count too much
 
 // Whether to try the tables again: as long as what the searches of a call that were given up have taken is less than
@@ -124,7 +125,8 @@ std::vector<int64_t> HashCall::try_tables(bool force, uint8_t* used, const Searc
   std::vector<int64_t> all(ways_.size()), rest;
   std::iota(all.begin(), all.end(), 0);
   const auto not_done = [&](int64_t q) { return ways_[static_cast<size_t>(q)] != 1; };
-  if (force || !learned_.waits()) run(all, queries_.codes.count, search);
+  const bool tries = force || !learned_.waits();
+  if (tries) run(all, learned_.rest(queries_.codes.count), search);
   std::copy_if(all.begin(), all.end(), std::back_inserter(rest), not_done);
   if (!rest.empty()) {
     const std::vector<int64_t> worth = worth_tables(by_tables_, costs_, rest);
@@ -133,6 +135,7 @@ std::vector<int64_t> HashCall::try_tables(bool force, uint8_t* used, const Searc
     std::sort(rest.begin(), rest.end());
   }
   const auto count = static_cast<int64_t>(rest.size()), some = queries_.codes.count;
+  if (tries && !force) learned_.learn_rest(count);
   if (2 * count < some) learned_.forget_scans(some);
   if (count == 0 || 2 * count >= some) learned_.forget_scans(0);
   for (size_t q = 0; q < queries_.numbers.size(); ++q) used[q] = ways_[static_cast<size_t>(queries_.numbers[q])];
@@ -143,6 +146,7 @@ void HashCall::settle(int64_t found) const {
   if (force_ || std::all_of(ways_.begin(), ways_.end(), [](uint8_t way) { return way == 0; })) return;
   const double more = nanoseconds_since(start_) / costs_.scan_call(queries_.codes.count, found) - 1;
   learned_.lose(more > 0 ? std::min(more, kMostLostAtOnce) : kSure * more);
+  if (-kClose < more && more < 0) learned_.compare_with_scans();
 }
 
 }  // namespace adsq::cpu

@@ -14,7 +14,7 @@ namespace adsq::cpu {
 
 class HashLearned {
  public:
-  static constexpr int64_t kBatches = 3, kParts = 6, kNumbers = kBatches * kParts;
+  static constexpr int64_t kBatches = 3, kParts = 8, kNumbers = kBatches * kParts;
 
   // `numbers` are zeros where nothing is learned yet; null: nothing is learned, ever.
   HashLearned(double* numbers, int64_t num_queries)
@@ -38,6 +38,16 @@ class HashLearned {
   // what they take to their end, and the first ones find nothing in the cache.
   bool doubts() const { return numbers_ != nullptr && get(kLost, most_lost_) > -most_lost_; }
 
+  // How many of so many queries will be left to a scan, as they were in calls before: the fewer share it, the more it
+  // takes each, and the less is it worth to leave one.
+  int64_t rest(int64_t count) const {
+    return std::max<int64_t>(1, std::llround(static_cast<double>(count) * (1 - std::max(0.0, get(kKept, 1)))));
+  }
+  void learn_rest(int64_t count) const {
+    const double kept = 1 - static_cast<double>(count) / static_cast<double>(std::max<int64_t>(1, num_queries_));
+    set(kKept, get(kKept, 1) + kShare * (kept - get(kKept, 1)), 1);
+  }
+
   // From what took so many times as long as the model says, factors included.
   void learn_tables(double ratio) const { learn(kTables, ratio); }
   void learn_scans(int64_t count, double ratio) const { learn(scan_part(count), ratio); }
@@ -54,11 +64,20 @@ class HashLearned {
     set(kWaited, calls, most_calls());
     set(kWaiting, calls, most_calls());
   }
+  // A call was about as quick as scanning all its queries is said to be, which nobody has seen: some of the next are
+  // scanned, now and then. Of few queries a scan is no call of the tables, and tells nothing.
+  void compare_with_scans() const {
+    if (batch_ == 0) return;
+    const double calls = get(kClose, kCloseCalls) + 1;
+    set(kClose, calls < kFirstClose ? calls : kFirstClose - kCloseCalls, kCloseCalls);
+    if (calls >= kFirstClose) set(kWaiting, std::max(kCompared, get(kWaiting, most_calls())), most_calls());
+  }
 
  private:
   // Factors as logarithms. Scans of few that are left take longer: the others have driven the codes out of the cache.
-  enum Part { kTables, kScans, kScansOfRest, kLost, kWaited, kWaiting };
+  enum Part { kTables, kScans, kScansOfRest, kLost, kWaited, kWaiting, kKept, kClose };
   static constexpr double kShare = 0.25, kMostAtOnce = 0.5, kMost = 3, kForgotten = 1.0 / 1024;
+  static constexpr double kCloseCalls = 128, kFirstClose = 2, kCompared = 4;
   static constexpr double kMostLost[kBatches] = {4, 2, 0.25};
 
   double most_calls() const { return 128 * most_lost_; }  // so that trying costs about 1 %

@@ -9,9 +9,9 @@ from adsq.kernels._ops import plain_op
 from adsq.kernels.distinct_codes import op as distinct
 from adsq.kernels.hamming_topk import op as search
 
-# Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h): six for calls of up to FEW queries, six
-# for up to SOME, six for more; among them how many such calls are to be scanned before the tables are tried again.
-LEARNED, WAITING, FEW, SOME = 18, 5, 7, 255
+# Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h): eight for calls of up to FEW queries,
+# eight for up to SOME, eight for more; among them how many such calls are to be scanned before the tables are tried again.
+LEARNED, WAITING, FEW, SOME = 24, 5, 7, 255
 
 
 @plain_op("adsq::hash_tables")

@@ -258,13 +258,13 @@ void test_misleading_sample() {
     const DataSet data = make_data(Kind::kRandom, 8, kCount, num_queries, 0, random);
     // As hamming_select.cpp draws it; `runs` below tells whether it still does.
     const bool few = num_queries < 12;
-    const int64_t together = few ? 8 : 1, places = (few ? 512 : 2048) / together, stretch = kCount / places;
+    const int64_t together = few ? 8 : 1, places = (few ? 512 : kCount / 64) / together, stretch = kCount / places;
     uint64_t state = 0x9E3779B97F4A7C15;
     for (int64_t i = 0; i < places; ++i) {
       state ^= state << 13, state ^= state >> 7, state ^= state << 17;
       const auto place = static_cast<int64_t>((state >> 32) * static_cast<uint64_t>(stretch) >> 32);
       const int64_t first = (i * stretch + place) / together * together;
-      const int64_t query = i % (few ? 10 : 64);  // 48 copies, or 32: more than the sample's rank, fewer than wanted
+      const int64_t query = i % (few ? 10 : 20);  // 48 copies, or 31: more than the sample's rank, fewer than wanted
       if (query % 3 != 1 || query >= num_queries) continue;
       for (int64_t j = first; j < first + together; ++j) std::copy_n(data.query(query), data.width, data.row(j));
     }
