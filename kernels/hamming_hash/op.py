@@ -10,7 +10,7 @@ from adsq.kernels.distinct_codes import op as distinct
 from adsq.kernels.hamming_topk import op as search
 
 # Numbers that searches learn from each other (csrc/cpu/hamming_hash_learned.h): eight for calls of up to FEW queries,
-# eight for up to SOME, eight for more; among them how many such calls are to be scanned before the tables are tried again.
+# eight for up to SOME, eight for more; among them how many such calls are to be scanned before tables are tried again.
 LEARNED, WAITING, FEW, SOME = 24, 5, 7, 255
 
 
