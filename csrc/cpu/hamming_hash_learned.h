@@ -27,11 +27,12 @@ class HashLearned {
   double tables() const { return std::exp(get(kTables)); }
   double scans(int64_t count) const { return std::exp(get(scan_part(count))); }
   // Whether calls that began in the tables have lost so much that this one is scanned. Then others try again, several
-  // of them, since the first one finds nothing in the cache.
+  // of them, since the first one finds nothing in the cache. Below zero: calls that are scanned to compare, which
+  // adsq/_hash.py leaves to this.
   bool waits() const {
     const double calls = get(kWaiting, most_calls());
-    if (calls > 0) set(kWaiting, calls - 1, most_calls());
-    return calls > 0;
+    if (calls != 0) set(kWaiting, calls > 0 ? calls - 1 : std::min(0.0, calls + 1), most_calls());
+    return calls != 0;
   }
 
   // Whether calls have not saved much so far. That they do not may be a mistake: searches that are given up do not tell
@@ -65,12 +66,11 @@ class HashLearned {
     set(kWaiting, calls, most_calls());
   }
   // A call was about as quick as scanning all its queries is said to be, which nobody has seen: some of the next are
-  // scanned, now and then. Of few queries a scan is no call of the tables, and tells nothing.
+  // scanned, now and then.
   void compare_with_scans() const {
-    if (batch_ == 0) return;
     const double calls = get(kClose, kCloseCalls) + 1;
     set(kClose, calls < kFirstClose ? calls : kFirstClose - kCloseCalls, kCloseCalls);
-    if (calls >= kFirstClose) set(kWaiting, std::max(kCompared, get(kWaiting, most_calls())), most_calls());
+    if (calls >= kFirstClose && get(kWaiting, most_calls()) == 0) set(kWaiting, -kCompared, most_calls());
   }
 
  private:
