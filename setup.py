@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -77,6 +78,19 @@ def is_x86() -> bool:
     return subprocess.run(command, capture_output=True, check=True).stdout.startswith((b"x86_64", b"amd64"))
 
 
+def branch_flags() -> str:
+    """Return what keeps jumps off the ends of 32-byte blocks, where the assembler can.
+
+    Intel's processors from Skylake to Cascade Lake do not cache decoded code that has one there ("JCC erratum"), and
+    where a jump lies changes with every line before it: a search once took 1.4 times as long for that.
+    """
+    flag = "-Wa,-mbranches-within-32B-boundaries"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*cpp_compiler().split(), flag, "-x", "assembler", "-c", "-", "-o", f"{folder}/nothing.o"]
+        taken = is_x86() and subprocess.run(command, input=b"", capture_output=True).returncode == 0
+    return flag if taken else ""
+
+
 def cuda_toolkit() -> Path:
     """Find the CUDA toolkit. An nvcc on PATH comes last: it may be a wrapper far from the headers."""
     on_path = shutil.which("nvcc")
@@ -117,7 +131,11 @@ rule link
 def cpu_rules() -> tuple[str, list[Path], str]:
     """Return (ninja rules, sources, linker flags) of the CPU library."""
     sources = [*sorted(ROOT.glob("csrc/cpu/*.cpp")), *sorted(ROOT.glob("csrc/bindings_cpu*.cpp"))]
-    return cpp_rules(STABLE_ABI), sources, f"-L{torch_folder()}/lib -Wl,--no-as-needed -ltorch_cpu"
+    return (
+        cpp_rules(f"{STABLE_ABI} {branch_flags()}"),
+        sources,
+        f"-L{torch_folder()}/lib -Wl,--no-as-needed -ltorch_cpu",
+    )
 
 
 def cuda_rules() -> tuple[str, list[Path], str]:
