@@ -45,8 +45,10 @@ class TopkSearch {
   // Writes the rows of places[q] for each query.
   void run(const Codes& queries, const std::vector<int64_t>& places) {
     if (queries.count < kManyQueries) return search_all(queries, places, {});
-    const Bounds near(database_, k_);
-    if (near.empty()) return search_all(queries, places, {});
+    const std::vector<int64_t> frequent = codes_with_rows(database_, k_);
+    if (frequent.empty()) return search_all(queries, places, {});
+    const FewCodes near(gathered(database_.codes, frequent).data(), static_cast<int64_t>(frequent.size()),
+                        queries.width);
     // Where a query is such a code itself, the first rows of this code are the nearest.
     const auto words = query_words(scan_kernels(), queries);
     Expander expander(database_);
@@ -54,9 +56,9 @@ class TopkSearch {
     std::vector<int32_t> bounds;
     for (int64_t q = 0; q < queries.count; ++q) {
       const int64_t place = places[static_cast<size_t>(q)];
-      const Bounds::Nearest nearest = near.nearest(words.get() + q * queries.num_words());
+      const FewCodes::Nearest nearest = near.nearest(words.get() + q * queries.num_words());
       if (nearest.distance == 0) {
-        const FoundCodes found{&nearest.distance, &nearest.code, 1, false};
+        const FoundCodes found{&nearest.distance, &frequent[static_cast<size_t>(nearest.place)], 1, false};
         expander.expand(found, k_, distances_ + place * k_, ids_ + place * k_);
       } else {
         left.push_back(q);

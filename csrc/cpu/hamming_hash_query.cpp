@@ -32,28 +32,12 @@ HashQuery::HashQuery(const DistinctCodes& database, const HashTables& tables, co
   if (k == 0 || database.offsets == nullptr) return;
   int64_t some = 0;
   while (some < frequent.count && frequent.counts[some] >= static_cast<double>(k)) ++some;
-  if (some == 0) return;
-  // Whole vectors: the last ones repeat a code.
-  num_frequent_ = (some + 63) / 64 * 64;
-  const int words = database.codes.num_words();
-  frequent_words_.resize(static_cast<size_t>(num_frequent_ * words));
-  kernels_.widen(frequent.rows, database.codes.width, some, frequent_words_.data(), num_frequent_);
-  for (int w = 0; w < words; ++w) {
-    uint64_t* own = frequent_words_.data() + w * num_frequent_;
-    std::fill(own + some, own + num_frequent_, own[0]);
-  }
+  static_assert(FrequentCodes::kMost <= FewCodes::kMost);
+  frequent_ = FewCodes(frequent.rows, some, database.codes.width);
 }
 
 // How far the k-th row is at most.
-int32_t HashQuery::farthest() const {
-  if (num_frequent_ == 0) return all();
-  uint16_t distances[FrequentCodes::kMost];
-  const Block block{frequent_words_.data(), num_frequent_, num_frequent_, 0, nullptr};
-  kernels_.distances(block, query_, database_.codes.num_words(), distances);
-  uint16_t least = distances[0];
-  for (int64_t i = 1; i < num_frequent_; ++i) least = std::min(least, distances[i]);
-  return least;
-}
+int32_t HashQuery::farthest() const { return frequent_.empty() ? all() : frequent_.nearest(query_).distance; }
 
 // Calls visit(place of the first code in the table, how many) for buckets whose part differs in so many bits.
 template <class Visit>

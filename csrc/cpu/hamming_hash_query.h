@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/distinct_bounds.h"
 #include "cpu/distinct_expand.h"
 #include "cpu/hamming_hash.h"
 #include "cpu/hamming_hash_costs.h"
@@ -119,9 +120,8 @@ class HashQuery {
   int num_levels_ = 0;
   Selection sample_{};
   std::vector<int64_t> sample_counts_;
-  int32_t usual_radius_ = -1;             // not known yet
-  std::vector<uint64_t> frequent_words_;  // [word][code] of those codes that have k rows
-  int64_t num_frequent_ = 0;
+  int32_t usual_radius_ = -1;  // not known yet
+  FewCodes frequent_;          // that have k rows
   double usual_taken_;
   int32_t expected_radius_ = 0;
   double all_probes_ = 0, all_candidates_ = 0, sampled_ = 0, cost_ = 0;
