@@ -23,7 +23,8 @@ class FewCodes {
         num_words_(static_cast<int>((width + 7) / 8)) {
     if (count == 0) return;
     words_ = aligned_array<uint64_t>(static_cast<size_t>(room_ * num_words_));
-    scan_kernels().widen(rows, width, count, words_.get(), room_);
+    kernels_ = &scan_kernels();
+    kernels_->widen(rows, width, count, words_.get(), room_);
     for (int w = 0; w < num_words_; ++w) {
       uint64_t* own = words_.get() + w * room_;
       std::fill(own + count, own + room_, own[0]);
@@ -39,7 +40,7 @@ class FewCodes {
   // Of a query given as words; the first of several. There is a code.
   Nearest nearest(const uint64_t* query) const {
     uint16_t distances[kMost];
-    scan_kernels().distances({words_.get(), room_, room_, 0, nullptr}, query, num_words_, distances);
+    kernels_->distances({words_.get(), room_, room_, 0, nullptr}, query, num_words_, distances);
     // Signed, since any processor has their minimum as an instruction.
     int16_t least = INT16_MAX;
     for (int64_t i = 0; i < room_; ++i) least = std::min(least, static_cast<int16_t>(distances[i]));
@@ -49,6 +50,7 @@ class FewCodes {
  private:
   static constexpr int64_t kVectors = 64;
 
+  const ScanKernels* kernels_ = nullptr;
   int64_t count_ = 0, room_ = 0;
   int num_words_ = 0;
   Aligned<uint64_t> words_{};  // [word][room]; the last ones repeat a code
@@ -59,8 +61,9 @@ class FewCodes {
 inline std::vector<int64_t> codes_with_rows(const DistinctCodes& database, int64_t k) {
   constexpr int64_t kFirst = 8192;
   std::vector<int64_t> codes;
+  const int32_t* offsets = database.offsets;
   for (int64_t c = 0; c < std::min(kFirst, database.codes.count); ++c) {
-    if (Expander::count(database, c) >= k) codes.push_back(c);
+    if (int64_t{offsets[c + 1]} - offsets[c] >= k && Expander::count(database, c) >= k) codes.push_back(c);
   }
   if (codes.size() > FewCodes::kMost) {
     const auto last = codes.begin() + FewCodes::kMost;

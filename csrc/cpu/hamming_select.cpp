@@ -130,23 +130,26 @@ class Selector {
     reader.next(block);
     if (block.count < sample_rank_) return;
     uint16_t distances[kCountedSample];
-    std::vector<int32_t> counts(static_cast<size_t>(all() + 1));
+    const auto within = [&](int64_t distance) {
+      int16_t count = 0;
+      const auto most = static_cast<int16_t>(distance);
+      for (int64_t i = 0; i < block.count; ++i) count = static_cast<int16_t>(count + (static_cast<int16_t>(distances[i]) <= most));
+      return count;
+    };
     size_t kept = 0;
     for (const int32_t query : queries) {
       search_.kernels.distances(block, search_.words + query * int64_t{database_.num_words()}, database_.num_words(),
                                 distances);
-      if (search_.bounds != nullptr) {
-        const auto bound = static_cast<uint16_t>(thresholds[query]);
-        int64_t within = 0;
-        for (int64_t i = 0; i < block.count; ++i) within += distances[i] <= bound;
-        if (within < kLowEnough * sample_rank_) continue;
-      }
+      if (search_.bounds != nullptr && within(thresholds[query]) < kLowEnough * sample_rank_) continue;
       queries[kept++] = query;
-      std::fill(counts.begin(), counts.end(), 0);
-      for (int64_t i = 0; i < block.count; ++i) ++counts[distances[i]];
-      int32_t distance = 0;
-      for (int64_t below = 0; (below += counts[static_cast<size_t>(distance)]) < sample_rank_;) ++distance;
-      thresholds[query] = distance;
+      // Halving takes fewer steps, each of vectors, than counting each distance.
+      int32_t low = 0, high = all();
+      while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (within(middle) < sample_rank_) low = middle + 1;
+        else high = middle;
+      }
+      thresholds[query] = low;
     }
     queries.resize(kept);
   }
