@@ -4,7 +4,9 @@
 //   Plane         a vector of bits, one lane a code
 //   load, store (and _unaligned), ones, exclusive_or, exclusive_or3, majority; add: adds two planes to the
 //   first one and returns the carry; both: a and b; without: a and not b;
-//   any; words_in_use: which 64-bit words are not 0, as bits; transpose: 64 planes from the words of all lanes' codes
+//   any; words_in_use: writes the numbers, from a first one on, of the 64-bit words that are not 0, and anything behind
+//   them, as many as there are words; returns how many are not 0; transpose: 64 planes from the words of all lanes'
+//   codes
 //
 // In an unnamed namespace, for the reason given in hamming_direct.h.
 #pragma once
@@ -17,7 +19,7 @@ namespace {
 template <class Planes>
 struct Sliced {
   using Plane = typename Planes::Plane;
-  static constexpr int kLanes = 8 * sizeof(Plane);
+  static constexpr int kLanes = 8 * sizeof(Plane), kPlaneWords = kLanes / 64;
 
   struct Tables {
     Plane* carries;  // [groups][8]
@@ -91,7 +93,7 @@ struct Sliced {
   static size_t scratch_size(int64_t width, int64_t num_queries) {
     const int sliced = sliced_width(width);
     const size_t planes = 64 * ((sliced + 7) / 8) + 8 * num_groups(sliced) + 4 + num_queries + 1;
-    return planes * sizeof(Plane) + (num_queries + 1) * sizeof(int32_t);
+    return planes * sizeof(Plane) + (kPlaneWords + 1) * (num_queries + 1) * sizeof(int32_t);
   }
 
   template <int kWidth>
@@ -102,6 +104,7 @@ struct Sliced {
     const Tables tables{planes + 64 * kWords, planes + 64 * kWords + 8 * kGroups};
     Plane* near = tables.starts + 4;
     auto* which = reinterpret_cast<int32_t*>(near + queries.count + 1);
+    auto* in_use = reinterpret_cast<uint32_t*>(which + queries.count + 1);
 
     for (int w = 0; w < kWords; ++w) Planes::transpose(block.words + w * block.stride, planes + 64 * w);
     build_tables(planes, 8 * kWidth, tables);
@@ -127,31 +130,36 @@ struct Sliced {
       which[found] = static_cast<int32_t>(q);
       found += Planes::any(mask);
     }
-    bool ended = false;
+    // Then the words of the masks that are not empty, without a branch too: how many there are cannot be foreseen.
+    int64_t num_words = 0;
     for (int64_t f = 0; f < found; ++f) {
-      Selection& selection = queries.selections[which[f]];
-      uint8_t* record = records + which[f] * kRecord;
-      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
       Plane mask = Planes::load(near + f);
-      const int threshold = selection.threshold;
-      if (threshold == 0) {
-        const Start odd = record[kGroups + kLevels] ? kNotParity : kParity;
-        mask = Planes::without(mask, Planes::load(tables.starts + odd));
+      const Selection& selection = queries.selections[which[f]];
+      if (selection.threshold == 0) {
+        const bool odd = records[which[f] * kRecord + kGroups + kLevels] != 0;
+        mask = Planes::without(mask, Planes::load(tables.starts + (odd ? kNotParity : kParity)));
+        Planes::store(near + f, mask);
       }
-      uint64_t bits[kLanes / 64];
-      Planes::store_unaligned(bits, mask);
-      for (unsigned words = Planes::words_in_use(mask); words != 0; words &= words - 1) {
-        const int w = __builtin_ctz(words);
-        for (uint64_t rest = bits[w]; rest != 0; rest &= rest - 1) {
-          const int lane = 64 * w + __builtin_ctzll(rest);
-          accept(selection, one_distance(block.words + lane, block.stride, query, kWords), block.index(lane));
+      num_words += Planes::words_in_use(mask, static_cast<uint32_t>(f * kPlaneWords), in_use + num_words);
+    }
+    bool ended = false;
+    for (int64_t i = 0; i < num_words; ++i) {
+      const int32_t number = which[in_use[i] / kPlaneWords];
+      Selection& selection = queries.selections[number];
+      const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
+      const int64_t first_lane = 64 * (in_use[i] % kPlaneWords);
+      uint64_t rest = load_word(reinterpret_cast<const char*>(near) + 8 * size_t{in_use[i]});
+      do {
+        const int64_t lane = first_lane + __builtin_ctzll(rest);
+        const int64_t distance = one_distance(block.words + lane, block.stride, query, kWords);
+        if (__builtin_expect(selection.count == selection.capacity, 0) && distance <= selection.threshold) {
+          make_room(selection);
+          ended |= selection.threshold < 0;
+          if (selection.threshold >= 0) set_threshold(records + number * kRecord, kWidth, selection.threshold);
         }
-      }
-      if (selection.threshold < 0) {
-        ended = true;
-      } else if (selection.threshold != threshold) {
-        set_threshold(record, kWidth, selection.threshold);
-      }
+        append(selection, distance, block.index(lane));
+        rest &= rest - 1;
+      } while (rest != 0);
     }
     return ended;
   }

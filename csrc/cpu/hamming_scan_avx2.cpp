@@ -27,9 +27,15 @@ struct Planes {
   static Plane both(Plane a, Plane b) { return _mm256_and_si256(a, b); }
   static Plane without(Plane a, Plane b) { return _mm256_andnot_si256(b, a); }
   static bool any(Plane a) { return !_mm256_testz_si256(a, a); }
-  static unsigned words_in_use(Plane a) {
+  static int words_in_use(Plane a, uint32_t first, uint32_t* to) {
     const __m256i zero = _mm256_cmpeq_epi64(a, _mm256_setzero_si256());
-    return 0xFu ^ static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(zero)));
+    const int words = 0xF ^ _mm256_movemask_pd(_mm256_castsi256_pd(zero));
+    int count = 0;
+    for (unsigned w = 0; w < 4; ++w) {
+      to[count] = first + w;
+      count += words >> w & 1;
+    }
+    return count;
   }
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };

@@ -55,7 +55,14 @@ struct Planes {
   static Plane both(Plane a, Plane b) { return _mm512_and_si512(a, b); }
   static Plane without(Plane a, Plane b) { return _mm512_andnot_si512(b, a); }
   static bool any(Plane a) { return _mm512_test_epi64_mask(a, a) != 0; }
-  static unsigned words_in_use(Plane a) { return bits_of(_mm512_test_epi64_mask(a, a)); }
+  static int words_in_use(Plane a, uint32_t first, uint32_t* to) {
+    const unsigned words = bits_of(_mm512_test_epi64_mask(a, a));
+    const __m256i numbers =
+        _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm256_maskz_compress_epi32(static_cast<__mmask8>(words), numbers));
+    return __builtin_popcount(words);
+  }
 
 #if defined(__AVX512VBMI__) && defined(__GFNI__)
   // 64 planes from 512 words. Bits: the bytes of 8 codes are grouped by column, and an affine map with the identity

@@ -26,7 +26,11 @@ struct Planes {
   static Plane both(Plane a, Plane b) { return a & b; }
   static Plane without(Plane a, Plane b) { return a & ~b; }
   static bool any(Plane a) { return (a[0] | a[1]) != 0; }
-  static unsigned words_in_use(Plane a) { return (a[0] != 0) | (a[1] != 0) << 1; }
+  static int words_in_use(Plane a, uint32_t first, uint32_t* to) {
+    to[0] = first;
+    to[a[0] != 0] = first + 1;
+    return (a[0] != 0) + (a[1] != 0);
+  }
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };
 

@@ -122,18 +122,20 @@ class Selector {
     }
   }
 
-  // The same from the first codes of the sample only, by counting their distances. Drops the queries whose thresholds
-  // are low enough as they are.
+  // The same from the first codes of the sample only: how many are near enough is counted for few distances. Drops the
+  // queries whose thresholds are low enough as they are.
   void count_thresholds(const Codes& sample, std::vector<int32_t>& queries, int32_t* thresholds) {
     BlockReader reader(search_.kernels, sample, 0, sample.count, kCountedSample);
     Block block;
     reader.next(block);
     if (block.count < sample_rank_) return;
     uint16_t distances[kCountedSample];
-    const auto within = [&](int64_t distance) {
+    // Numbers of 16 bits: many are counted with one instruction.
+    const auto within = [&](int32_t most) {
       int16_t count = 0;
-      const auto most = static_cast<int16_t>(distance);
-      for (int64_t i = 0; i < block.count; ++i) count = static_cast<int16_t>(count + (static_cast<int16_t>(distances[i]) <= most));
+      for (int64_t i = 0; i < block.count; ++i) {
+        count = static_cast<int16_t>(count + (static_cast<int16_t>(distances[i]) <= static_cast<int16_t>(most)));
+      }
       return count;
     };
     size_t kept = 0;
@@ -142,12 +144,14 @@ class Selector {
                                 distances);
       if (search_.bounds != nullptr && within(thresholds[query]) < kLowEnough * sample_rank_) continue;
       queries[kept++] = query;
-      // Halving takes fewer steps, each of vectors, than counting each distance.
       int32_t low = 0, high = all();
       while (low < high) {
         const int32_t middle = (low + high) / 2;
-        if (within(middle) < sample_rank_) low = middle + 1;
-        else high = middle;
+        if (within(middle) < sample_rank_) {
+          low = middle + 1;
+        } else {
+          high = middle;
+        }
       }
       thresholds[query] = low;
     }
