@@ -21,6 +21,7 @@ from search_cases import (
     by_variant,
     code_lengths,
     distinct_codes,
+    ladder,
     random_codes,
     random_labels,
 )
@@ -148,6 +149,24 @@ def test_many_codes(num_bits, kind, num_classes):
     labels = random_labels(q, kind, num_classes, 2), random_labels(n, kind, num_classes, 3)
     queries, database = random_codes(q, num_bits, 0), random_codes(n, num_bits, 1, n // 2)
     check_ranking(queries, database, *labels, num_bits, 7_000, FAST_VARIANTS)
+
+
+@pytest.mark.parametrize("num_bits", [5, 8, 31, 64, 72, 128, 136, 192, 250, 256])
+def test_distances_that_many_codes_share(num_bits):
+    """All at distance 0 or at the largest one, all codes of a word or none, and distances from end to end."""
+    q, n = 20, 5_000
+    labels = random_labels(q, "ids", 3, 2), random_labels(n, "ids", 3, 3)
+    code = random_codes(1, num_bits, 0)
+    opposite = code ^ ladder(num_bits)[-1]
+    near_and_far = torch.cat([code.expand(q // 2, -1), opposite.expand(q // 2, -1)])
+    for database in (
+        code.expand(n, -1),
+        torch.cat([code.expand(n // 2, -1), opposite.expand(n // 2, -1)]),
+        torch.where(torch.arange(n)[:, None] // 64 % 2 == 0, code, opposite),
+        code ^ ladder(num_bits)[torch.arange(n) % (num_bits + 1)],
+        (code ^ ladder(num_bits)[torch.arange(n) * (num_bits + 1) // n])[torch.arange(n).flip(0)],
+    ):
+        check_ranking(near_and_far, database, *labels, num_bits, None, FAST_VARIANTS)
 
 
 @pytest.mark.parametrize("kind", ["ids", "bool"])

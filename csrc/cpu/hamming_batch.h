@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/hamming_ranking.h"
+#include "cpu/hamming_sliced.h"
 
 namespace adsq::cpu {
 
@@ -88,6 +89,36 @@ class Batch {
     }
   }
 
+  // Calls visit(i, s, block, relevant codes, scratch) for the i-th query and each sliced block of stretch s, where the
+  // kernel `slice` has left the block in scratch.
+  template <class Visit>
+  void scan_sliced(Visit visit) {
+    const int64_t num_codes = input_.database.count, width = input_.database.width;
+    const auto scratch = aligned_array<char>(input_.kernels.places_scratch_size(width));
+    for (int s = 0; s < kStretches; ++s) {
+      BlockReader reader(input_.kernels, input_.database, part_start(num_codes, s, kStretches),
+                         part_start(num_codes, s + 1, kStretches), input_.kernels.lanes);
+      for (Block block; reader.next(block);) {
+        input_.kernels.slice(block, width, scratch.get());
+        Chosen relevant{relevant_.get(), 0};
+        for (int64_t i = 0; i < count_; ++i) {
+          if (i == 0 || !same_labels(queries_[i], queries_[i - 1]))
+            relevant.count = find_relevant(queries_[i], block, relevant_.get());
+          visit(i, s, block, relevant, scratch.get());
+        }
+      }
+    }
+  }
+
+  // Whether counting by bit planes pays, and can be done: it counts with 32 bits, each code once.
+  bool is_sliced() const {
+    return count_ >= sliced_queries(input_.kernels, input_.database.width) && input_.counts == nullptr &&
+           input_.database.count < UINT32_MAX;
+  }
+  // Words of the i-th query.
+  const uint64_t* words(int64_t i) const { return input_.words + queries_[i] * input_.database.num_words(); }
+  const Input& input() const { return input_; }
+
  private:
   bool same_labels(int64_t a, int64_t b) const {
     return std::equal(input_.label(a), input_.label(a) + input_.query_labels.num_words, input_.label(b));
@@ -143,6 +174,40 @@ class Counters {
 
   int64_t* all(int64_t query) { return all_.data() + query * kStretches * num_distances_; }
   int64_t* relevant(int64_t query) { return relevant_.data() + query * kStretches * num_distances_; }
+
+  void count(Batch& batch) {
+    if (batch.is_sliced()) {
+      const auto places = aligned_array<uint64_t>(static_cast<size_t>(batch.input().kernels.lanes));
+      count_by_planes(batch, [&](int64_t, int, int64_t) { return places.get(); });
+    } else {
+      batch.scan([this](int64_t i, const Stretch* stretches) { count(i, stretches); });
+    }
+  }
+
+  // The same by bit planes; writes what the kernel `places` does to places_of(i, s, how many), for the i-th query and
+  // the relevant codes of each block of stretch s.
+  template <class PlacesOf>
+  void count_by_planes(Batch& batch, PlacesOf places_of) {
+    const ScanKernels& kernels = batch.input().kernels;
+    const int width = sliced_width(batch.input().database.width), size = sliced_record_size(width);
+    const auto num_queries = static_cast<int64_t>(all_.size()) / (kStretches * num_distances_);
+    std::vector<uint8_t> records(static_cast<size_t>(num_queries * size));
+    for (int64_t i = 0; i < num_queries; ++i) make_record(batch.words(i), width, records.data() + i * size);
+    const int64_t row = 8 * width + 8;  // so many numbers may be touched
+    std::vector<uint32_t> counts(static_cast<size_t>(num_queries * kStretches * row)), found(counts.size());
+    batch.scan_sliced([&](int64_t i, int s, const Block& block, const Chosen& relevant, void* scratch) {
+      const int64_t own = (i * kStretches + s) * row;
+      kernels.places(block, records.data() + i * size, batch.words(i), width, relevant,
+                     {counts.data() + own, found.data() + own}, places_of(i, s, relevant.count), scratch);
+    });
+    for (int64_t i = 0; i < num_queries * kStretches; ++i) {
+      for (int64_t d = 0; d < num_distances_; ++d) {
+        const int64_t counter = counter_at(static_cast<int>(i % kStretches), d);
+        all(i / kStretches)[counter] = counts[static_cast<size_t>(i * row + d)];
+        relevant(i / kStretches)[counter] = found[static_cast<size_t>(i * row + d)];
+      }
+    }
+  }
 
   void count(int64_t query, const Stretch* stretches) {
     int64_t *counts = all(query), *found = relevant(query);

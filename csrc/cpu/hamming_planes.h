@@ -6,7 +6,8 @@
 //   first one and returns the carry; both: a and b; without: a and not b;
 //   any; words_in_use: writes the numbers, from a first one on, of the 64-bit words that are not 0, and anything behind
 //   them, as many as there are words; returns how many are not 0; transpose: 64 planes from the words of all lanes'
-//   codes
+//   codes; add_counts: of kTogether planes, adds how many bits are set in each to `counts`, and writes what these are
+//   before each word, [word][plane]
 //
 // In an unnamed namespace, for the reason given in hamming_direct.h.
 #pragma once
@@ -15,6 +16,26 @@
 
 namespace adsq::cpu {
 namespace {
+
+constexpr int kTogether = 8;  // distances whose codes are counted together
+
+template <class Plane>
+ADSQ_INLINE uint64_t word_of(const Plane* plane, int64_t w) {
+  return load_word(reinterpret_cast<const char*>(plane) + 8 * w);
+}
+
+// `add_counts` of Planes, bit by bit where an instruction set has nothing better.
+template <class Plane>
+ADSQ_INLINE void add_counts_of_words(const Plane* at, uint32_t* counts, uint32_t* before) {
+  for (int d = 0; d < kTogether; ++d) {
+    uint32_t count = counts[d];
+    for (size_t w = 0; w < sizeof(Plane) / 8; ++w) {
+      before[w * kTogether + static_cast<size_t>(d)] = count;
+      count += static_cast<uint32_t>(count_bits(word_of(at + d, static_cast<int64_t>(w))));
+    }
+    counts[d] = count;
+  }
+}
 
 template <class Planes>
 struct Sliced {
@@ -62,6 +83,23 @@ struct Sliced {
     Planes::store(tables.starts + kNotParity, Planes::exclusive_or(parity, ones));
   }
 
+  // Builds the tables of a block; `planes` has room for its bits.
+  template <int kWidth>
+  static ADSQ_INLINE void slice(const Block& block, Plane* planes, const Tables& tables) {
+    for (int w = 0; w < (kWidth + 7) / 8; ++w) Planes::transpose(block.words + w * block.stride, planes + 64 * w);
+    build_tables(planes, 8 * kWidth, tables);
+  }
+
+  // The lanes that hold a code.
+  static ADSQ_INLINE Plane valid(const Block& block) {
+    uint64_t lanes[kPlaneWords];
+    for (int w = 0; w < kPlaneWords; ++w) {
+      const int64_t used = block.count - 64 * w;
+      lanes[w] = used >= 64 ? ~uint64_t{0} : used <= 0 ? 0 : (uint64_t{1} << used) - 1;
+    }
+    return Planes::load_unaligned(lanes);
+  }
+
   static ADSQ_INLINE Plane entry(const Plane* table, uint8_t place) {
     return Planes::load(reinterpret_cast<const char*>(table) + size_t{place} * (sizeof(Plane) / kPlace));
   }
@@ -106,15 +144,8 @@ struct Sliced {
     auto* which = reinterpret_cast<int32_t*>(near + queries.count + 1);
     auto* in_use = reinterpret_cast<uint32_t*>(which + queries.count + 1);
 
-    for (int w = 0; w < kWords; ++w) Planes::transpose(block.words + w * block.stride, planes + 64 * w);
-    build_tables(planes, 8 * kWidth, tables);
-
-    uint64_t lanes[kLanes / 64];
-    for (int w = 0; w < kLanes / 64; ++w) {
-      const int64_t used = block.count - 64 * w;
-      lanes[w] = used >= 64 ? ~uint64_t{0} : used <= 0 ? 0 : (uint64_t{1} << used) - 1;
-    }
-    const Plane valid = Planes::load_unaligned(lanes);
+    slice<kWidth>(block, planes, tables);
+    const Plane all = valid(block);
 
     // First the masks of near codes, without a branch; those that are not empty are looked at afterwards.
     int64_t found = 0;
@@ -125,7 +156,7 @@ struct Sliced {
       Plane sum[kLevels];
       for (int level = 0; level < kLevels; ++level) sum[level] = entry(tables.starts, record[kGroups + level]);
       const Plane far = add_carries<kLevels, kGroups, 0, true>(tables.carries, record, sum);
-      const Plane mask = Planes::without(valid, far);
+      const Plane mask = Planes::without(all, far);
       Planes::store(near + found, mask);
       which[found] = static_cast<int32_t>(q);
       found += Planes::any(mask);
@@ -148,7 +179,7 @@ struct Sliced {
       Selection& selection = queries.selections[number];
       const uint64_t* query = queries.words + static_cast<int64_t>(selection.query) * kWords;
       const int64_t first_lane = 64 * (in_use[i] % kPlaneWords);
-      uint64_t rest = load_word(reinterpret_cast<const char*>(near) + 8 * size_t{in_use[i]});
+      uint64_t rest = word_of(near, int64_t{in_use[i]});
       do {
         const int64_t lane = first_lane + __builtin_ctzll(rest);
         const int64_t distance = one_distance(block.words + lane, block.stride, query, kWords);
@@ -165,26 +196,28 @@ struct Sliced {
   }
 
   static bool scan(const Block& block, const Queries& queries, int64_t width, uint8_t* records, void* scratch) {
+    return for_width(width, [&](auto number) { return scan_width<number.kValue>(block, queries, records, scratch); });
+  }
+
+  template <int kNumber>
+  struct Number {
+    static constexpr int kValue = kNumber;
+  };
+  // Calls call(Number<w>) for the width w of kSlicedWidths that holds `width` bytes.
+  template <class Call>
+  static ADSQ_INLINE auto for_width(int64_t width, Call call) {
     switch (sliced_width(width)) {
-      case 2: return scan_width<2>(block, queries, records, scratch);
-      case 4: return scan_width<4>(block, queries, records, scratch);
-      case 6: return scan_width<6>(block, queries, records, scratch);
-      case 8: return scan_width<8>(block, queries, records, scratch);
-      case 12: return scan_width<12>(block, queries, records, scratch);
-      case 16: return scan_width<16>(block, queries, records, scratch);
-      case 24: return scan_width<24>(block, queries, records, scratch);
-      default: return scan_width<32>(block, queries, records, scratch);
+      case 2: return call(Number<2>{});
+      case 4: return call(Number<4>{});
+      case 6: return call(Number<6>{});
+      case 8: return call(Number<8>{});
+      case 12: return call(Number<12>{});
+      case 16: return call(Number<16>{});
+      case 24: return call(Number<24>{});
+      default: return call(Number<32>{});
     }
   }
 };
-
-// All kernels of an instruction set, with its measured limits (ScanKernels::sliced_queries).
-template <class Planes, class Isa>
-constexpr ScanKernels kernels_of(int narrow, int words, int wide) {
-  return {{narrow, words, wide}, Sliced<Planes>::kLanes,    &Sliced<Planes>::scan,   &Sliced<Planes>::scratch_size,
-          &Direct<Isa>::widen,   &Direct<Isa>::scan_direct, &Direct<Isa>::scan_rows, &Direct<Isa>::distances,
-          &Direct<Isa>::write,   &Direct<Isa>::write};
-}
 
 // 64 planes from the words of kLanes codes, by swapping ever smaller blocks of bits, all groups of 64 codes side by
 // side.

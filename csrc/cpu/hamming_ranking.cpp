@@ -25,32 +25,10 @@ class RelevantCodes {
         records_.push_back({memory + i * num_codes + part_start(num_codes, s, kStretches), 0});
       }
     }
-    // Of 32 bits, so that places stay in the L1 cache with all else; each stretch's own, so that a counter's address
-    // takes no computing.
-    const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * kStride));
-    std::vector<uint32_t> all(static_cast<size_t>(queries * kStretches * num_distances));
-    batch.scan([&](int64_t i, const Stretch* stretches) {
-      uint32_t *place = places.get(), *counts[kStretches];
-      for (int s = 0; s < kStretches; ++s) counts[s] = all.data() + (i * kStretches + s) * num_distances;
-      int64_t* hits = counters_.relevant(i);
-      for_codes(stretches, [&](int s, int64_t c, uint16_t d) { place[s * kStride + c] = ++counts[s][d]; });
-      for (int s = 0; s < kStretches; ++s) {
-        const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
-        Records& records = records_[static_cast<size_t>(i * kStretches + s)];
-        uint64_t* record = records.first + records.count;
-        records.count += stretches[s].num_relevant;
-        for (int64_t r = 0, count = stretches[s].num_relevant; r < count; ++r) {
-          const uint16_t code = relevant[r];
-          record[r] = uint64_t{distances[code]} << kIndexBits | place[s * kStride + code];
-          ++hits[counter_at(s, distances[code])];
-        }
-      }
-    });
-    for (int64_t i = 0; i < queries * kStretches; ++i) {
-      for (int64_t d = 0; d < num_distances; ++d) {
-        counters_.all(i / kStretches)[counter_at(static_cast<int>(i % kStretches), d)] =
-            all[static_cast<size_t>(i * num_distances + d)];
-      }
+    if (batch.is_sliced()) {
+      counters_.count_by_planes(batch, [this](int64_t i, int s, int64_t count) { return take(i, s, count); });
+    } else {
+      find_one_by_one(batch, num_distances);
     }
     for (int64_t i = 0; i < queries; ++i) counters_.rank(i);
   }
@@ -104,6 +82,42 @@ class RelevantCodes {
   };
   const Records& records(int64_t query, int s) const { return records_[static_cast<size_t>(query * kStretches + s)]; }
 
+  void find_one_by_one(Batch& batch, int64_t num_distances) {
+    // Of 32 bits, so that places stay in the L1 cache with all else; each stretch's own, so that a counter's address
+    // takes no computing.
+    const auto places = aligned_array<uint32_t>(static_cast<size_t>(kStretches * kStride));
+    std::vector<uint32_t> all(records_.size() * static_cast<size_t>(num_distances));
+    batch.scan([&](int64_t i, const Stretch* stretches) {
+      uint32_t *place = places.get(), *counts[kStretches];
+      for (int s = 0; s < kStretches; ++s) counts[s] = all.data() + (i * kStretches + s) * num_distances;
+      int64_t* hits = counters_.relevant(i);
+      for_codes(stretches, [&](int s, int64_t c, uint16_t d) { place[s * kStride + c] = ++counts[s][d]; });
+      for (int s = 0; s < kStretches; ++s) {
+        const uint16_t *relevant = stretches[s].relevant, *distances = stretches[s].distances;
+        const int64_t count = stretches[s].num_relevant;
+        uint64_t* record = take(i, s, count);
+        for (int64_t r = 0; r < count; ++r) {
+          const uint16_t code = relevant[r];
+          record[r] = uint64_t{distances[code]} << kIndexBits | place[s * kStride + code];
+          ++hits[counter_at(s, distances[code])];
+        }
+      }
+    });
+    for (size_t i = 0; i < records_.size(); ++i) {
+      for (int64_t d = 0; d < num_distances; ++d) {
+        const int64_t counter = counter_at(static_cast<int>(i % kStretches), d);
+        counters_.all(static_cast<int64_t>(i / kStretches))[counter] =
+            all[i * static_cast<size_t>(num_distances) + static_cast<size_t>(d)];
+      }
+    }
+  }
+
+  // Room for so many more records.
+  uint64_t* take(int64_t query, int s, int64_t count) {
+    Records& records = records_[static_cast<size_t>(query * kStretches + s)];
+    return records.first + std::exchange(records.count, records.count + count);
+  }
+
   Counters counters_;
   std::vector<Records> records_;  // [query][stretch]
 };
@@ -123,7 +137,7 @@ void hamming_relevance_histogram(const Codes& queries, const Codes& database, co
   const Input input{kernels, used_queries, used_database, some.labels(), all.labels(), words.get(), all.counts()};
   for_batches(input, threads, kBatch, num_distances, [&](Batch& batch, const int64_t* numbers, int64_t size, int64_t) {
     Counters counters(size, num_distances);
-    batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
+    counters.count(batch);
     for (int64_t i = 0; i < size; ++i) {
       const int64_t start = some.first(numbers[i]) * num_distances;
       counters.sum(i, total + start, relevant + start);
@@ -150,7 +164,7 @@ void hamming_average_precision(const Codes& queries, const Codes& database, cons
     for_batches(input, threads, kBatch, num_distances,
                 [&](Batch& batch, const int64_t* numbers, int64_t size, int64_t) {
                   Counters counters(size, num_distances);
-                  batch.scan([&](int64_t i, const Stretch* stretches) { counters.count(i, stretches); });
+                  counters.count(batch);
                   std::vector<int64_t> total(static_cast<size_t>(num_distances)), relevant(total.size());
                   for (int64_t i = 0; i < size; ++i) {
                     counters.sum(i, total.data(), relevant.data());

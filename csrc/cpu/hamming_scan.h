@@ -58,6 +58,17 @@ struct Queries {
   int64_t count;  // of selections
 };
 
+// Some codes of a block, by their places in it.
+struct Chosen {
+  const uint16_t* codes;
+  int64_t count;
+};
+
+// How many codes one query has met at each distance, and how many chosen ones.
+struct Counts {
+  uint32_t *all, *chosen;
+};
+
 struct ScanKernels {
   // From how many queries on bit planes are faster than one distance after the other, for codes of up to 7, 16 and
   // kMaxSlicedWidth bytes. Measured.
@@ -71,6 +82,17 @@ struct ScanKernels {
 
   // Bytes of `scratch` above, to be aligned to 64.
   size_t (*sliced_scratch_size)(int64_t width, int64_t num_queries);
+
+  // Makes ready for `places` with the codes of a sliced block; `scratch` holds places_scratch_size(width) bytes,
+  // aligned to 64.
+  void (*slice)(const Block& block, int64_t width, void* scratch);
+
+  // Adds the codes of a sliced block to the counts of one query, which have room for distances up to 8 times one of
+  // kSlicedWidths + 7; and writes for each chosen code distance << kIndexBits | its place among all codes at this
+  // distance, from 1.
+  void (*places)(const Block& block, const uint8_t* record, const uint64_t* query, int64_t width, const Chosen& chosen,
+                 const Counts& counts, uint64_t* places, void* scratch);
+  size_t (*places_scratch_size)(int64_t width);
 
   // Spreads `count` rows of `width` bytes into a block's words.
   void (*widen)(const uint8_t* rows, int64_t width, int64_t count, uint64_t* words, int64_t stride);

@@ -1,7 +1,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "cpu/hamming_planes.h"
+#include "cpu/hamming_places.h"
 
 namespace adsq::cpu::avx2 {
 namespace {
@@ -36,6 +36,9 @@ struct Planes {
       count += words >> w & 1;
     }
     return count;
+  }
+  static void add_counts(const Plane* at, uint32_t* counts, uint32_t* before) {
+    add_counts_of_words(at, counts, before);
   }
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };

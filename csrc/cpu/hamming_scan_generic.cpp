@@ -1,5 +1,5 @@
 // For any machine. Vectors of 128 bits, which compilers turn into SSE2 or NEON.
-#include "cpu/hamming_planes.h"
+#include "cpu/hamming_places.h"
 
 namespace adsq::cpu::generic {
 namespace {
@@ -30,6 +30,9 @@ struct Planes {
     to[0] = first;
     to[a[0] != 0] = first + 1;
     return (a[0] != 0) + (a[1] != 0);
+  }
+  static void add_counts(const Plane* at, uint32_t* counts, uint32_t* before) {
+    add_counts_of_words(at, counts, before);
   }
   static void transpose(const uint64_t* words, Plane* planes) { transpose_by_swaps<Planes>(words, planes); }
 };
