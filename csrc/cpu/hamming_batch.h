@@ -110,9 +110,11 @@ class Batch {
     }
   }
 
-  // Whether counting by bit planes pays, and can be done: it counts with 32 bits, each code once.
+  // Whether counting by bit planes pays (measured), and can be done: it counts with 32 bits, each code once.
   bool is_sliced() const {
-    return count_ >= sliced_queries(input_.kernels, input_.database.width) && input_.counts == nullptr &&
+    constexpr int64_t kLeastQueries = 16, kMostWidth = 16;
+    static_assert(kMostWidth <= kMaxSlicedWidth);
+    return count_ >= kLeastQueries && input_.database.width <= kMostWidth && input_.counts == nullptr &&
            input_.database.count < UINT32_MAX;
   }
   // Words of the i-th query.
