@@ -112,11 +112,11 @@ class Batch {
 
   // Whether counting by bit planes pays (measured), and can be done: it counts with 32 bits, each code once.
   bool is_sliced() const {
-    constexpr int64_t kLeastQueries = 16, kMostWidth = 16;
-    static_assert(kMostWidth <= kMaxSlicedWidth);
-    return count_ >= kLeastQueries && input_.database.width <= kMostWidth && input_.counts == nullptr &&
+    constexpr int64_t kLeastQueries = 16;
+    return count_ >= kLeastQueries && input_.database.width <= kMaxCountedWidth && input_.counts == nullptr &&
            input_.database.count < UINT32_MAX;
   }
+
   // Words of the i-th query.
   const uint64_t* words(int64_t i) const { return input_.words + queries_[i] * input_.database.num_words(); }
   const Input& input() const { return input_; }
@@ -203,12 +203,15 @@ class Counters {
                      {counts.data() + own, found.data() + own}, places_of(i, s, relevant.count), scratch);
     });
     for (int64_t i = 0; i < num_queries * kStretches; ++i) {
-      for (int64_t d = 0; d < num_distances_; ++d) {
-        const int64_t counter = counter_at(static_cast<int>(i % kStretches), d);
-        all(i / kStretches)[counter] = counts[static_cast<size_t>(i * row + d)];
-        relevant(i / kStretches)[counter] = found[static_cast<size_t>(i * row + d)];
-      }
+      const int64_t query = i / kStretches, s = i % kStretches;
+      set(all(query) + s, counts.data() + i * row);
+      set(relevant(query) + s, found.data() + i * row);
     }
+  }
+
+  // Sets the counters of a stretch, of which `first` is that of distance 0.
+  void set(int64_t* first, const uint32_t* counts) const {
+    for (int64_t d = 0; d < num_distances_; ++d) first[counter_at(0, d)] = counts[d];
   }
 
   void count(int64_t query, const Stretch* stretches) {

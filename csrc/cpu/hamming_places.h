@@ -79,14 +79,14 @@ struct Places : Sliced<Planes> {
   }
 
   static size_t size(int64_t width) {
-    return Base::for_width(width, [](auto number) { return Scratch<number.kValue>::kSize; });
+    return Base::template for_width<kMaxCountedWidth>(width, [](auto number) { return Scratch<number.kValue>::kSize; });
   }
   static void slice(const Block& block, int64_t width, void* scratch) {
-    Base::for_width(width, [&](auto number) { slice_width<number.kValue>(block, scratch); });
+    Base::template for_width<kMaxCountedWidth>(width, [&](auto number) { slice_width<number.kValue>(block, scratch); });
   }
   static void places(const Block& block, const uint8_t* record, const uint64_t* query, int64_t width,
                      const Chosen& chosen, const Counts& counts, uint64_t* places, void* scratch) {
-    Base::for_width(width, [&](auto number) {
+    Base::template for_width<kMaxCountedWidth>(width, [&](auto number) {
       places_width<number.kValue>(block, record, query, chosen, counts, places, scratch);
     });
   }

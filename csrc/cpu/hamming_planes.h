@@ -2,7 +2,7 @@
 // defines a type Planes for it:
 //
 //   Plane         a vector of bits, one lane a code
-//   load, store (and _unaligned), ones, exclusive_or, exclusive_or3, majority; add: adds two planes to the
+//   load (and load_unaligned), store, ones, exclusive_or, exclusive_or3, majority; add: adds two planes to the
 //   first one and returns the carry; both: a and b; without: a and not b;
 //   any; words_in_use: writes the numbers, from a first one on, of the 64-bit words that are not 0, and anything behind
 //   them, as many as there are words; returns how many are not 0; transpose: 64 planes from the words of all lanes'
@@ -24,7 +24,7 @@ ADSQ_INLINE uint64_t word_of(const Plane* plane, int64_t w) {
   return load_word(reinterpret_cast<const char*>(plane) + 8 * w);
 }
 
-// `add_counts` of Planes, bit by bit where an instruction set has nothing better.
+// `add_counts` of Planes, word by word, where an instruction set has nothing better.
 template <class Plane>
 ADSQ_INLINE void add_counts_of_words(const Plane* at, uint32_t* counts, uint32_t* before) {
   for (int d = 0; d < kTogether; ++d) {
@@ -196,15 +196,16 @@ struct Sliced {
   }
 
   static bool scan(const Block& block, const Queries& queries, int64_t width, uint8_t* records, void* scratch) {
-    return for_width(width, [&](auto number) { return scan_width<number.kValue>(block, queries, records, scratch); });
+    return for_width<kMaxSlicedWidth>(
+        width, [&](auto number) { return scan_width<number.kValue>(block, queries, records, scratch); });
   }
 
   template <int kNumber>
   struct Number {
     static constexpr int kValue = kNumber;
   };
-  // Calls call(Number<w>) for the width w of kSlicedWidths that holds `width` bytes.
-  template <class Call>
+  // Calls call(Number<w>) for the width w of kSlicedWidths that holds `width` bytes, kMost at most.
+  template <int kMost, class Call>
   static ADSQ_INLINE auto for_width(int64_t width, Call call) {
     switch (sliced_width(width)) {
       case 2: return call(Number<2>{});
@@ -213,8 +214,8 @@ struct Sliced {
       case 8: return call(Number<8>{});
       case 12: return call(Number<12>{});
       case 16: return call(Number<16>{});
-      case 24: return call(Number<24>{});
-      default: return call(Number<32>{});
+      case 24: return call(Number<(kMost < 24 ? kMost : 24)>{});
+      default: return call(Number<kMost>{});
     }
   }
 };

@@ -54,7 +54,6 @@ struct Planes {
   static Plane load(const void* from) { return _mm512_load_si512(from); }
   static Plane load_unaligned(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, Plane a) { _mm512_store_si512(to, a); }
-  static void store_unaligned(void* to, Plane a) { _mm512_storeu_si512(to, a); }
   static Plane ones() { return _mm512_set1_epi64(-1); }
   static Plane exclusive_or(Plane a, Plane b) { return _mm512_xor_si512(a, b); }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }

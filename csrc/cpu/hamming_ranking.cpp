@@ -103,12 +103,8 @@ class RelevantCodes {
         }
       }
     });
-    for (size_t i = 0; i < records_.size(); ++i) {
-      for (int64_t d = 0; d < num_distances; ++d) {
-        const int64_t counter = counter_at(static_cast<int>(i % kStretches), d);
-        counters_.all(static_cast<int64_t>(i / kStretches))[counter] =
-            all[i * static_cast<size_t>(num_distances) + static_cast<size_t>(d)];
-      }
+    for (int64_t i = 0; i < static_cast<int64_t>(records_.size()); ++i) {
+      counters_.set(counters_.all(i / kStretches) + i % kStretches, all.data() + i * num_distances);
     }
   }
 

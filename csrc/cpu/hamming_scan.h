@@ -83,8 +83,8 @@ struct ScanKernels {
   // Bytes of `scratch` above, to be aligned to 64.
   size_t (*sliced_scratch_size)(int64_t width, int64_t num_queries);
 
-  // Makes ready for `places` with the codes of a sliced block; `scratch` holds places_scratch_size(width) bytes,
-  // aligned to 64.
+  // Makes ready for `places` with the codes of a sliced block, of up to kMaxCountedWidth bytes; `scratch` holds
+  // places_scratch_size(width) bytes, aligned to 64.
   void (*slice)(const Block& block, int64_t width, void* scratch);
 
   // Adds the codes of a sliced block to the counts of one query, which have room for distances up to 8 times one of

@@ -11,7 +11,6 @@ struct Planes {
   static Plane load(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
   static Plane load_unaligned(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, Plane a) { _mm256_store_si256(static_cast<__m256i*>(to), a); }
-  static void store_unaligned(void* to, Plane a) { _mm256_storeu_si256(static_cast<__m256i*>(to), a); }
   static Plane ones() { return _mm256_set1_epi64x(-1); }
   static Plane exclusive_or(Plane a, Plane b) { return _mm256_xor_si256(a, b); }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }

@@ -13,7 +13,6 @@ struct Planes {
     return a;
   }
   static void store(void* to, Plane a) { *static_cast<Plane*>(to) = a; }
-  static void store_unaligned(void* to, Plane a) { __builtin_memcpy(to, &a, sizeof(a)); }
   static Plane ones() { return Plane{~uint64_t{0}, ~uint64_t{0}}; }
   static Plane exclusive_or(Plane a, Plane b) { return a ^ b; }
   static Plane exclusive_or3(Plane a, Plane b, Plane c) { return a ^ b ^ c; }

@@ -18,6 +18,7 @@ namespace adsq::cpu {
 
 // Widths, in bytes, that the sliced kernel is compiled for; others are filled up with zero planes.
 constexpr int kMaxSlicedWidth = 32;
+constexpr int kMaxCountedWidth = 16;  // up to which counting distances by bit planes pays; measured
 constexpr int kSlicedWidths[] = {2, 4, 6, 8, 12, 16, 24, kMaxSlicedWidth};
 
 constexpr int sliced_width(int64_t width) {
