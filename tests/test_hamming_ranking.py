@@ -154,8 +154,9 @@ def test_many_codes(num_bits, kind, num_classes):
 @pytest.mark.parametrize("num_bits", [5, 8, 16, 31, 48, 64, 72, 100, 128, 136])
 def test_distances_that_many_codes_share(num_bits):
     """All at distance 0 or at the largest one, all codes of a word or none, and distances from end to end."""
+    # A label for each query: those equal in code and label would be counted once, and so few go another way.
     q, n = 20, 5_000
-    labels = random_labels(q, "ids", 3, 2), random_labels(n, "ids", 3, 3)
+    labels = torch.arange(q), random_labels(n, "ids", q, 3)
     code = random_codes(1, num_bits, 0)
     opposite = code ^ ladder(num_bits)[-1]
     near_and_far = torch.cat([code.expand(q // 2, -1), opposite.expand(q // 2, -1)])
