@@ -43,6 +43,19 @@ struct Search {
   }
 };
 
+// The smallest distance up to which there are `rank` keys, all of them at most `largest`, and how many lie below it.
+struct Cut {
+  int64_t distance, below;
+};
+Cut cut_at(const uint64_t* keys, int64_t count, int64_t rank, int32_t largest);
+
+// Room of a selection for more than is wanted: little, since the threshold only falls once it is used up, but enough
+// that counting distances, a step for each of them, costs each code little.
+inline int64_t capacity_of(int64_t limit, int64_t width) {
+  constexpr int64_t kLeastRoom = 16;
+  return limit + std::max({limit / 2, kLeastRoom, width});
+}
+
 // For `wanted` small against the database: a selection for each query.
 void select_nearest(const Search& search);
 
