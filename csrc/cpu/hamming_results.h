@@ -43,7 +43,8 @@ struct Search {
   }
 };
 
-// The smallest distance up to which there are `rank` keys, all of them at most `largest`, and how many lie below it.
+// The smallest distance up to which there are `rank` keys, and how many lie below it. All keys are at most `largest`,
+// which it is where they are fewer.
 struct Cut {
   int64_t distance, below;
 };

@@ -74,7 +74,6 @@ void Sample::draw(int64_t places, int64_t together) {
 
 void Sample::lower(std::vector<int32_t> queries, int32_t* thresholds) const {
   const Codes sample = codes();
-  const auto all = static_cast<int32_t>(8 * sample.width);
   count_first(queries, thresholds);
   if (sample.count <= kCountedSample || queries.empty()) return;
   // A larger sample is searched like a database of its own.
@@ -88,8 +87,8 @@ void Sample::lower(std::vector<int32_t> queries, int32_t* thresholds) const {
   scan_part(search_.kernels, sample, 0, sample.count,
             {search_.words, sample.num_words(), selections.data(), static_cast<int64_t>(selections.size())});
   for (const Selection& selection : selections) {
-    if (selection.count < rank_) continue;  // within a bound
-    thresholds[selection.query] = static_cast<int32_t>(cut_at(selection.keys, selection.count, rank_, all).distance);
+    int32_t& threshold = thresholds[selection.query];
+    threshold = static_cast<int32_t>(cut_at(selection.keys, selection.count, rank_, threshold).distance);
   }
 }
 

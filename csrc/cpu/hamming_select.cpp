@@ -171,11 +171,11 @@ class Selector {
 }  // namespace
 
 Cut cut_at(const uint64_t* keys, int64_t count, int64_t rank, int32_t largest) {
-  int64_t counts[kMaxBits + 1];
+  int64_t counts[kMaxBits + 2];
   std::fill(counts, counts + largest + 1, 0);
   for (int64_t i = 0; i < count; ++i) ++counts[distance_of(keys[i])];
   Cut cut{0, 0};
-  while (cut.below + counts[cut.distance] < rank) cut.below += counts[cut.distance++];
+  while (cut.distance < largest && cut.below + counts[cut.distance] < rank) cut.below += counts[cut.distance++];
   return cut;
 }
 
@@ -189,7 +189,8 @@ void make_room(Selection& selection) {
     return;
   }
   // What lies below the cut stays, and the first codes at the cut. Later ones at the cut lose to these by index.
-  const Cut cut = cut_at(selection.keys, selection.count, selection.limit, selection.threshold);
+  // Those that stayed at the cut before lie one above the threshold.
+  const Cut cut = cut_at(selection.keys, selection.count, selection.limit, selection.threshold + 1);
   int64_t room_at_cut = selection.limit - cut.below, kept = 0;
   for (int64_t i = 0; i < selection.count; ++i) {
     const uint64_t key = selection.keys[i];
