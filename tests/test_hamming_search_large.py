@@ -107,7 +107,7 @@ def periodic(n: int, num_bits: int, q: int) -> tuple[Tensor, Tensor]:
 def misleading(n: int, num_bits: int, q: int) -> tuple[Tensor, Tensor]:
     """Near codes just where the sample looks: the first threshold keeps too few, and the search has to start again.
 
-    Follows `draw_sample` of csrc/cpu/hamming_select.cpp; where that changes, this is data like any other.
+    Follows `Sample::draw` of csrc/cpu/hamming_sample.cpp; where that changes, this is data like any other.
     """
     rungs = ladder(num_bits)
     database = rungs[2 * num_bits // 3 :].repeat(n // (num_bits // 3), 1)[:n].clone()

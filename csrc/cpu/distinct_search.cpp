@@ -16,7 +16,8 @@ constexpr int64_t kManyQueries = 32;      // for which looking for codes with ma
 constexpr int64_t kFewCodes = 32;         // so many are as quickly found as fewer
 constexpr int64_t kMoreCodes = 4;         // times as many are sought where the rows were too few
 constexpr int64_t kResultsATask = 1 << 14;
-constexpr int64_t kMany = 4;  // for more than a quarter of the rows they are ranked by themselves
+constexpr int64_t kNearestCost = 64;  // looking for the nearest code with many rows takes as long as so many results
+constexpr int64_t kMany = 4;          // for more than a quarter of the rows they are ranked by themselves
 
 // Calls task(expander, i) for i below `count`. What it throws is thrown when all threads are done.
 template <class Task>
@@ -51,20 +52,23 @@ class TopkSearch {
                         queries.width);
     // Where a query is such a code itself, the first rows of this code are the nearest.
     const auto words = query_words(scan_kernels(), queries);
-    Expander expander(database_);
+    std::vector<int32_t> nearest_distances(static_cast<size_t>(queries.count));
+    const int64_t work = queries.count * (std::min(k_, database_.num_rows) + kNearestCost);
+    expand_all(database_, queries.count, work, threads_, [&](Expander& expander, int64_t q) {
+      const int64_t place = places[static_cast<size_t>(q)];
+      const FewCodes::Nearest nearest = near.nearest(words.get() + q * queries.num_words());
+      nearest_distances[static_cast<size_t>(q)] = nearest.distance;
+      if (nearest.distance > 0) return;
+      const FoundCodes found{&nearest.distance, &frequent[static_cast<size_t>(nearest.place)], 1, false};
+      expander.expand(found, k_, distances_ + place * k_, ids_ + place * k_);
+    });
     std::vector<int64_t> left, left_places;
     std::vector<int32_t> bounds;
     for (int64_t q = 0; q < queries.count; ++q) {
-      const int64_t place = places[static_cast<size_t>(q)];
-      const FewCodes::Nearest nearest = near.nearest(words.get() + q * queries.num_words());
-      if (nearest.distance == 0) {
-        const FoundCodes found{&nearest.distance, &frequent[static_cast<size_t>(nearest.place)], 1, false};
-        expander.expand(found, k_, distances_ + place * k_, ids_ + place * k_);
-      } else {
-        left.push_back(q);
-        left_places.push_back(place);
-        bounds.push_back(nearest.distance);
-      }
+      if (nearest_distances[static_cast<size_t>(q)] == 0) continue;
+      left.push_back(q);
+      left_places.push_back(places[static_cast<size_t>(q)]);
+      bounds.push_back(nearest_distances[static_cast<size_t>(q)]);
     }
     if (left.empty()) return;
     const std::vector<uint8_t> rows = gathered(queries, left);
