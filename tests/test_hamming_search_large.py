@@ -98,26 +98,33 @@ def two_values(n: int, num_bits: int, q: int) -> tuple[Tensor, Tensor]:
     return noisy(rungs[:1].expand(q, -1), num_bits, 0.02, 2), torch.where(near.unsqueeze(1), rungs[1], rungs[-2])
 
 
+def sampled_places(n: int, q: int) -> tuple[int, int]:
+    """How many places `Sample` of csrc/cpu/hamming_sample.cpp draws codes from, and how many it takes at each."""
+    together = 8 if q < 12 else 1
+    return min(512 if q < 12 else max(512, n // 64), n // 16) // together, together
+
+
 def periodic(n: int, num_bits: int, q: int) -> tuple[Tensor, Tensor]:
     """A code that depends on its place in the stretches that the sample has one code of."""
-    places = torch.arange(n) % (n // (2048 if q >= 30 else 512))
+    places = torch.arange(n) % (n // sampled_places(n, q)[0])
     return noisy(ladder(num_bits)[:1].expand(q, -1), num_bits, 0.02, 2), ladder(num_bits)[places % (num_bits + 1)]
 
 
 def misleading(n: int, num_bits: int, q: int) -> tuple[Tensor, Tensor]:
     """Near codes just where the sample looks: the first threshold keeps too few, and the search has to start again.
 
-    Follows `Sample::draw` of csrc/cpu/hamming_sample.cpp; where that changes, this is data like any other.
+    Follows `Sample::draw`; where that changes, this is data like any other (and tests/native/search.cpp fails).
     """
     rungs = ladder(num_bits)
     database = rungs[2 * num_bits // 3 :].repeat(n // (num_bits // 3), 1)[:n].clone()
-    wanted = 2048 if q >= 30 else 512
-    state, stretch = 0x9E3779B97F4A7C15, n // wanted
-    for i in range(wanted):
+    places, together = sampled_places(n, q)
+    state, stretch = 0x9E3779B97F4A7C15, n // places
+    for i in range(places):
         for shift in (13, -7, 17):
             state = (state ^ (state << shift if shift > 0 else state >> -shift)) % 2**64
         if i % 4 == 0:
-            database[i * stretch + state % stretch] = rungs[i // 4 % 3]
+            first = (i * stretch + (state >> 32) * stretch // 2**32) // together * together
+            database[first : first + together] = rungs[i // 4 % 3]
     queries = noisy(rungs[:1].expand(q, -1), num_bits, 0.02, 2)
     queries[1::2] ^= rungs[-1]  # for these the sample is right
     return queries, database

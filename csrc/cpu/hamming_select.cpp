@@ -73,8 +73,8 @@ class Selector {
         write(some, first, last);
       });
     } else {
-      in_shares(std::min(tasks, 1 + count / kSampledQueries),
-                [&](int64_t first, int64_t last) { begin(some, first, last); });
+      const int64_t shares = some.sampled ? std::min(tasks, 1 + count / kSampledQueries) : 1;
+      in_shares(shares, [&](int64_t first, int64_t last) { begin(some, first, last); });
       search_.threads.run(tasks, [&](int64_t task) {
         const int64_t i = task % split.queries;
         scan(some, task / split.queries, count * i / split.queries, count * (i + 1) / split.queries);
