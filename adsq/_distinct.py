@@ -156,7 +156,8 @@ def mostly_distinct(codes: Tensor, share: float) -> bool:
     size = int(16 * count**0.5)
     if 4 * size > count:
         return False
-    sample = torch.randint(count, (size,), generator=torch.Generator().manual_seed(count)).unique().to(codes.device)
+    random = torch.Generator("cpu").manual_seed(count)
+    sample = torch.randint(count, (size,), generator=random, device="cpu").unique().to(codes.device)
     expected = 256 * (1 - share)
     repeated = len(sample) - len(op.distinct_codes(codes[sample])[0])
     return repeated < expected * (len(sample) / size) ** 2 - 4 * expected**0.5

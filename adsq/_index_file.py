@@ -68,9 +68,9 @@ def _lists(tensors: dict[str, Tensor], mmap: bool) -> DistinctRows:
     if not mmap:
         if offsets[0] != 0 or offsets[-1] != len(rows) or not _ascending(offsets):
             raise ValueError("offsets that are not ascending places in rows")
-        if not torch.equal(rows.sort().values, torch.arange(len(rows), dtype=torch.int32)):
+        if not torch.equal(rows.sort().values, torch.arange(len(rows), dtype=torch.int32, device="cpu")):
             raise ValueError("rows that are not each there once")
-        starts = torch.zeros(len(rows) + 1, dtype=torch.bool)
+        starts = torch.zeros(len(rows) + 1, dtype=torch.bool, device="cpu")
         starts[offsets.long()] = True
         if not _ascending(rows[offsets[:-1].long()]) or not bool((rows.diff() > 0)[~starts[1:-1]].all()):
             raise ValueError("rows not in ascending order")

@@ -118,8 +118,8 @@ class FlatRows:
         code_buffer, id_buffer = self.code_buffer, self.id_buffer
         if size > id_buffer.shape[0]:
             room = max(size, 2 * self.size)  # so that many small appends copy each row only a few times
-            code_buffer = new_codes(room, code_buffer)
-            id_buffer = id_buffer.new_empty(room)
+            with torch.inference_mode(False):  # they are written to again, in whatever mode
+                code_buffer, id_buffer = new_codes(room, code_buffer), id_buffer.new_empty(room)
             code_buffer[: self.size], id_buffer[: self.size] = self.codes, self.ids
         code_buffer[self.size : size], id_buffer[self.size : size] = other.codes, other.ids
         return FlatRows(code_buffer, id_buffer, size)

@@ -43,6 +43,18 @@ class Storage:
         self._apart = 0  # results of searches in two runs since
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> tuple[dict[str, Tensor], int, bool | Literal["auto"]]:
+        rows, next_id = self.snapshot()
+        return {name: tensor.clone() for name, tensor in rows.tensors().items()}, next_id, self.distinct
+
+    def __setstate__(self, state: tuple[dict[str, Tensor], int, bool | Literal["auto"]]) -> None:
+        tensors, next_id, distinct = state
+        codes, ids = tensors["codes"], tensors["ids"]
+        rows: Rows = FlatRows(codes, ids, len(ids))
+        if "rows" in tensors:
+            rows = DistinctRows(codes, tensors["offsets"], tensors["rows"], ids)
+        Storage.__init__(self, rows, next_id, distinct)
+
     def __len__(self) -> int:
         return sum(run.size for run in self._runs)
 
@@ -92,7 +104,7 @@ class Storage:
             if ids is None:
                 if self._next_id + count - 1 > LARGEST_ID:
                     raise ValueError(f"ids: expected your own, since none are left after {self._next_id - 1}")
-                ids = torch.arange(self._next_id, self._next_id + count, device=self.device)
+                ids = torch.arange(count, device=self.device) + self._next_id  # whose end may be no int64
             new = FlatRows(codes, ids, count)
             for run in self._runs:
                 if not run.precedes(new):

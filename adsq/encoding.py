@@ -67,8 +67,8 @@ def encode_in_parts(
 
     Raises:
         FileNotFoundError: The folder cannot be made, since that which it is to lie in is not there.
-        ValueError: The folder is of another model, other items, facts, kind or length of codes; or the ranks' arguments
-            differ.
+        ValueError: The folder is damaged, or of another model, other items, facts, kind or length of codes; or the
+            ranks' arguments differ.
         IndexError, TypeError, OSError: As in `ADSQ.encode`.
     """
     items = check_indices(items, len(dataset))
@@ -94,6 +94,8 @@ def encode_in_parts(
             f"{folder}: holds unfinished codes with {name} {has}, expected {wants}: finish those, or delete the folder"
         )
     shape = len(items), (model.config.num_bits + 7) // 8
+    if found is not None:
+        _check_size(folder, max(1, shape[0] * shape[1]))
     if found is None and rank() == 0:
         _prepare(folder, wanted, shape)
     meet()
@@ -132,11 +134,21 @@ def encode_in_parts(
 
 def _read_about(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / _ABOUT).read_text())
+        about = json.loads((folder / _ABOUT).read_text())
+        if not isinstance(about, dict):
+            raise ValueError(f"{_ABOUT} holds no facts")
+        return about
     except FileNotFoundError:
         return None
     except (ValueError, NotADirectoryError) as error:
         raise ValueError(f"{folder}: expected a work folder of adsq encode ({error}): delete it") from error
+
+
+def _check_size(folder: Path, expected: int) -> None:
+    """Refuse codes that were cut off: mapping a file makes it longer, with zeros."""
+    size = (folder / _CODES).stat().st_size
+    if size != expected:
+        raise ValueError(f"{folder / _CODES}: damaged ({size} bytes, expected {expected}): delete the folder")
 
 
 def _prepare(folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
@@ -157,7 +169,11 @@ def _done(folder: Path) -> np.ndarray:
     ranges: list[list[int]] = []
     for path in folder.glob("done-*"):
         whole = path.read_text().rpartition("\n")[0]  # a last line that was cut off does not count
-        ranges += [[int(number) for number in line.split()] for line in whole.split("\n") if line]
+        try:
+            found = [(int(first), int(stop)) for first, stop in (line.split() for line in whole.split("\n") if line)]
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error}): delete the folder") from error
+        ranges += [list(pair) for pair in found]
     joined: list[list[int]] = []
     for first, stop in sorted(ranges):
         if joined and first <= joined[-1][1]:

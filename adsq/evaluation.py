@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,6 +133,9 @@ def evaluate(
     labels = _labels(query_labels, "query_labels", codes[0]), _labels(database_labels, "database_labels", codes[1])
     _checks.check_label_pair(labels[0], "query_labels", labels[1], "database_labels")
     radius = _checks.check_int(radius, "radius", 0, num_bits)
+    k = None if k is None else _checks.check_int(k, "k", 1)
+    if not isinstance(top_n, Iterable):
+        raise TypeError(f"top_n: expected integers, got {top_n!r}")
     sizes = [n for n in (_checks.check_int(n, "top_n", 1) for n in top_n) if n <= len(codes[1])]
     curve_n = min(_checks.check_int(curve_n, "curve_n", 1), len(codes[1]))
     _checks.check_choice(gain, "gain", GAINS)
@@ -204,7 +208,7 @@ def _average_precision(data: Data, k: int | None, ties: str, denominator: str) -
     if denominator == "all" or k is None:
         return precisions, relevant, relevant.clamp(min=1)
     if denominator == "min":
-        denominators = relevant.clamp(min=1, max=k)
+        denominators = relevant.clamp(min=1, max=min(k, max(1, len(data.database_codes))))
     elif ties == "index":
         denominators = relevant_among_first(data, k).clamp(min=1)
     else:
@@ -221,7 +225,7 @@ def _by_radius(data: Data, num_bits: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _packed(codes: Array, name: str, num_bits: int | None = None) -> Tensor:
-    tensor = _tensor(codes)
+    tensor = _tensor(codes, name)
     _checks.check_packed(tensor, name, num_bits)
     if num_bits is not None:
         _checks.check_pad_bits(tensor, name, num_bits)
@@ -230,7 +234,7 @@ def _packed(codes: Array, name: str, num_bits: int | None = None) -> Tensor:
 
 def _labels(labels: Array, name: str, codes: Tensor) -> Tensor:
     """Check what the kernels take on trust: no NaN and nothing negative."""
-    tensor = _tensor(labels)
+    tensor = _tensor(labels, name)
     _checks.check_labels(tensor, name, len(codes), name.replace("labels", "codes"))
     if tensor.dtype != torch.bool and not bool((tensor >= 0).all()):
         bad = tensor[~(tensor >= 0)][0].item()
@@ -238,5 +242,5 @@ def _labels(labels: Array, name: str, codes: Tensor) -> Tensor:
     return tensor
 
 
-def _tensor(value: Array) -> Tensor:
-    return from_numpy(value) if isinstance(value, np.ndarray) else value
+def _tensor(value: Array, name: str) -> Tensor:
+    return from_numpy(value, name) if isinstance(value, np.ndarray) else value

@@ -90,7 +90,7 @@ def search_sql(
     num_bits = _checks.check_num_bits(num_bits)
     k = _checks.check_int(k, "k", 1, 2**63 - 1)
     _checks.check_choice(engine, "engine", ("duckdb", "clickhouse"))
-    query = from_numpy(query) if isinstance(query, np.ndarray) else query
+    query = from_numpy(query, "query") if isinstance(query, np.ndarray) else query
     _checks.check_tensor(query, "query")
     if query.dim() != 1:
         raise ValueError(f"query: expected one code, [ceil(num_bits / 8)], got shape {list(query.shape)}")
@@ -123,7 +123,7 @@ def _num_words(num_bits: int) -> int:
 def _words(codes: Tensor) -> np.ndarray:
     """Return packed codes, uint8 [N, B], as words, uint64 [N, ceil(B / 8)]."""
     count, width = codes.shape
-    padded = torch.zeros(count, 8 * _num_words(8 * width), dtype=torch.uint8)
+    padded = torch.zeros(count, 8 * _num_words(8 * width), dtype=torch.uint8, device="cpu")
     padded[:, :width] = codes
     return padded.numpy().view("<u8")
 

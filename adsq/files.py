@@ -62,7 +62,7 @@ def write_tensors(
 
     Raises:
         TypeError: A value of `tensors` is no dense tensor of a known dtype, or `meta` is not JSON.
-        ValueError: A tensor has the reserved name ``__metadata__``.
+        ValueError: A tensor has the reserved name ``__metadata__``, or `meta` is larger than a header may be, 100 MB.
         OSError: The file cannot be written; an older file at `path` is as it was.
     """
     entries: dict[str, Any] = {}
@@ -76,11 +76,14 @@ def write_tensors(
         entries[name], offset = entry, end
     try:
         facts = {"kind": kind, "version": str(version), "meta": json.dumps(meta)}
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:  # the last two: it holds itself, or is too deep
         raise TypeError(f"meta: expected what JSON can hold, got {error}") from error
+    header = _header(facts, entries, _NO_DIGEST, _NO_DIGEST)
+    if len(header) - 8 > _HEADER_LIMIT:  # which nobody could read
+        raise ValueError(f"meta: expected at most {_HEADER_LIMIT} bytes with the header, got {len(header) - 8}")
 
     with replacing(path) as file:
-        file.write(_header(facts, entries, _NO_DIGEST, _NO_DIGEST))
+        file.write(header)
         data_hash = hashlib.sha256()
         for name in order:
             data = _bytes_of(tensors[name])

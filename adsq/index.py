@@ -53,12 +53,15 @@ class HammingIndex:
             TypeError, ValueError: An argument is not one of these.
         """
         self.num_bits = _checks.check_num_bits(num_bits)
-        if not isinstance(distinct, bool):
-            _checks.check_choice(distinct, "distinct", ("auto",))
+        if not (isinstance(distinct, bool | np.bool_) or (isinstance(distinct, str) and distinct == "auto")):
+            raise (ValueError if isinstance(distinct, str) else TypeError)(
+                f"distinct: expected True, False or 'auto', got {distinct!r}"
+            )
         self.meta: dict[str, Any] = {}
         width = (self.num_bits + 7) // 8
-        no_codes, no_ids = torch.empty(0, width, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-        self._storage = Storage(FlatRows(no_codes, no_ids, 0), 0, distinct)
+        no_codes = torch.empty(0, width, dtype=torch.uint8, device="cpu")  # whatever torch's default is
+        no_ids = torch.empty(0, dtype=torch.int64, device="cpu")
+        self._storage = Storage(FlatRows(no_codes, no_ids, 0), 0, bool(distinct) if distinct != "auto" else distinct)
 
     def __len__(self) -> int:
         return len(self._storage)
@@ -142,7 +145,7 @@ class HammingIndex:
         self._check_method(method)
         if method == "hash" and filter_ids is not None:
             raise ValueError("method: 'hash' does not go with filter_ids")
-        k = _checks.check_int(k, "k", 1)
+        k = _checks.check_k(k)
         packed = self._codes(queries, "queries")
         allowed = None if filter_ids is None else self._ids(filter_ids, "filter_ids")
         if out is None:
@@ -191,7 +194,7 @@ class HammingIndex:
         Returns:
             A `Plan` a query: method, "hash" or "scan"; reason, in words; hash_cost and scan_cost, in ns, or None.
         """
-        k = _checks.check_int(k, "k", 1)
+        k = _checks.check_k(k)
         rows = self._storage.searched(0).large
         return rows.hash.explain(rows, self._codes(queries, "queries"), k)
 
@@ -224,6 +227,7 @@ class HammingIndex:
 
         Raises:
             TypeError: `meta` is not JSON.
+            ValueError: `meta` is larger than about 100 MB.
             OSError: The file cannot be written; an older one is as it was.
         """
         rows, next_id = self._storage.snapshot()
@@ -319,7 +323,9 @@ class HammingIndex:
         if isinstance(codes, np.ndarray):
             if codes.dtype != np.uint8:
                 raise TypeError(f"{name}: expected packed codes of dtype uint8, got {codes.dtype}")
-            codes = from_numpy(codes).to(self.device)
+            codes = from_numpy(codes, name).to(self.device)
+        elif not isinstance(codes, Tensor):
+            raise TypeError(f"{name}: expected packed codes in a tensor or a numpy array, got {type(codes).__name__}")
         _checks.check_packed(codes, name, self.num_bits)
         if codes.device != self.device:
             raise ValueError(f"{name}: expected the device of the index, {self.device}, got {codes.device}")

@@ -68,7 +68,10 @@ def precision_and_ndcg(
     for ranked, shared in data.ranked(depth):
         precision += ((ranked > 0).cumsum(dim=1) / places).sum(dim=0)
         ideal = shared.topk(depth, dim=1).values.double()
-        gains = [counts.exp2() - 1 if gain == "exponential" else counts for counts in (ranked, ideal)]
+        gains = ranked, ideal
+        if gain == "exponential":  # over the power of two that the best has, which changes no bit, and no sum overflows
+            most = ideal[:, :1]
+            gains = (ranked - most).exp2() - (-most).exp2(), (ideal - most).exp2() - (-most).exp2()
         gained, possible = ((values / torch.log2(places + 1)).cumsum(dim=1) for values in gains)
         ndcg += (gained / possible).sum(dim=0)
     precision, ndcg = precision / len(data.query_codes), ndcg / len(data.query_codes)

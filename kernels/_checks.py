@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 MAX_BITS = 4096
+MAX_NEIGHBOURS = 2**40
+# What entries of codes and of label rows may be; the latter also bool.
+ENTRIES = (
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+)
 
 
 def check_tensor(value: object, name: str) -> None:
@@ -53,8 +59,14 @@ def check_int(value: object, name: str, low: int, high: int | None = None) -> in
 
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
     """Refuse a word that is not one of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_k(k: object) -> int:
+    """Return how many neighbours of each query are wanted, or refuse it. More than there are codes may be wanted."""
+    number = check_int(k, "k", 1)
+    return number if number <= MAX_NEIGHBOURS else check_int(number, "k", 1, MAX_NEIGHBOURS)
 
 
 def check_num_bits(num_bits: int, name: str = "num_bits") -> int:
@@ -147,8 +159,8 @@ def check_labels(labels: Tensor, name: str, rows: int, rows_of: str) -> None:
         raise ValueError(f"{name}: expected class ids [N] or label rows [N, C], got shape {list(labels.shape)}")
     if labels.dim() == 1 and labels.dtype != torch.int64:
         raise TypeError(f"{name}: expected class ids of dtype torch.int64, got {labels.dtype}")
-    if labels.is_complex():
-        raise TypeError(f"{name}: expected bool, integer or float label rows, got {labels.dtype}")
+    if labels.dtype not in (torch.bool, *ENTRIES):
+        raise TypeError(f"{name}: expected bool, uint8, int8 to int64 or float label rows, got {labels.dtype}")
     if labels.shape[0] != rows:
         raise ValueError(f"{name}: expected {rows} rows, one for each row of {rows_of}, got {labels.shape[0]}")
 

@@ -98,6 +98,8 @@ def test_large_input_is_split_over_threads_alike():
         (lambda: pack_codes(torch.ones(1, 4097)), ValueError, "from 1 to 4096, got 4097"),
         (lambda: pack_codes(torch.ones(1, 8, dtype=torch.bool)), TypeError, "codes: .*torch.bool"),
         (lambda: pack_codes(torch.ones(1, 8, dtype=torch.complex64)), TypeError, "codes: .*complex"),
+        (lambda: pack_codes(torch.ones(1, 8).to(torch.uint16)), TypeError, "codes: .*uint16"),
+        (lambda: pack_codes(torch.ones(1, 8).to(torch.float8_e5m2)), TypeError, "codes: .*float8"),
         (lambda: unpack_codes(torch.zeros(2, 2, dtype=torch.int8), 16), TypeError, "packed: .*uint8.*int8"),
         (lambda: unpack_codes(torch.zeros(2, 2, dtype=torch.uint8), 17), ValueError, "packed: expected 3 bytes.*got 2"),
         (lambda: unpack_codes(torch.zeros(2, 2, dtype=torch.uint8), 8), ValueError, "packed: expected 1 bytes.*got 2"),
@@ -105,6 +107,12 @@ def test_large_input_is_split_over_threads_alike():
         (lambda: unpack_codes(torch.zeros(2, 1, dtype=torch.uint8), 8.0), TypeError, "num_bits: expected an integer"),
         (lambda: unpack_codes(torch.zeros(2, 1, dtype=torch.uint8), True), TypeError, "num_bits: expected an integer"),
         (lambda: unpack_codes(torch.zeros(2, 1, dtype=torch.uint8), 8, torch.uint8), TypeError, "dtype: .*signed"),
+        (
+            lambda: unpack_codes(torch.zeros(2, 1, dtype=torch.uint8), 8, torch.float8_e5m2),
+            TypeError,
+            "dtype: .*float8",
+        ),
+        (lambda: unpack_codes(torch.zeros(2, 1, dtype=torch.uint8), 8, "int8"), TypeError, "dtype: .*got int8"),
     ],
 )
 def test_bad_input_is_named(call, error, words):

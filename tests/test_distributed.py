@@ -256,6 +256,24 @@ def test_a_folder_that_was_not_ready_is_made_anew(tmp_path: Path) -> None:
         encode(folder, 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("codes", b"abc", "codes.codes: damaged \\(3 bytes, expected 74\\): delete the folder"),
+        ("codes", b"x" * 75, "codes.codes: damaged \\(75 bytes"),
+        ("done-x", b"0 5\n1 x\n", "done-x: damaged .*'x'.*: delete the folder"),
+        ("done-x", b"0 5\n10\n", "done-x: damaged .*: delete the folder"),
+        ("about.json", b"[1]", "codes: expected a work folder of adsq encode .about.json holds no facts.: delete it"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    folder = tmp_path / "codes"
+    encode(folder, 37)
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        encode(folder, 37)
+
+
 def test_codes_of_something_else_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "codes"
     codes = encode(folder, 37, facts={"data": {"source": "pictures", "size": (1, 2)}})

@@ -114,6 +114,11 @@ def test_the_rule_is_named_and_the_result_is_json():
     assert result.rule == "mAP@50 (ties expected, over min(relevant, k))"
     assert evaluate(*arguments, num_bits=BITS).rule == "mAP@all (ties by index, over all relevant)"
     record = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    for k in (np.int64(50), np.int64(50).item()):
+        assert json.dumps(evaluate(*arguments, num_bits=BITS, k=k).to_dict())
+    for denominator in ("all", "min", "found"):
+        results = [evaluate(*arguments, num_bits=BITS, k=k, denominator=denominator) for k in (150, 2**70)]
+        assert results[0].mean_average_precision == results[1].mean_average_precision
     assert record["rule"] == result.rule and record["precision_at"] == {
         str(n): v for n, v in result.precision_at.items()
     }
@@ -163,4 +168,31 @@ def test_bad_input_is_named(changes, words):
         query_codes=QUERY, database_codes=DATABASE, query_labels=QUERY_LABELS, database_labels=DATABASE_LABELS
     )
     with pytest.raises(ValueError, match=words):
+        evaluate(**(arguments | {"num_bits": BITS} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"top_n": 5}, "top_n: expected integers, got 5"),
+        (
+            {"query_codes": QUERY.numpy().astype(">i8")},
+            "query_codes: expected an array of numbers in native byte order",
+        ),
+        ({"query_labels": QUERY_LABELS.numpy().astype(str)}, "query_labels: expected an array of numbers"),
+        ({"query_labels": QUERY_LABELS.numpy().astype(object)}, "query_labels: expected an array of numbers"),
+        (
+            {
+                "query_labels": np.ones((len(QUERY), 2), np.uint16),
+                "database_labels": np.ones((len(DATABASE), 2), np.uint16),
+            },
+            "query_labels: expected bool, uint8, int8 to int64 or float label rows, got torch.uint16",
+        ),
+    ],
+)
+def test_wrong_types_are_named(changes, words):
+    arguments = dict(
+        query_codes=QUERY, database_codes=DATABASE, query_labels=QUERY_LABELS, database_labels=DATABASE_LABELS
+    )
+    with pytest.raises(TypeError, match=words):
         evaluate(**(arguments | {"num_bits": BITS} | changes))

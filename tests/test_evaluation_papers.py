@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -104,6 +105,17 @@ def test_ndcg(kind: str, gain: str) -> None:
             found.append((gains[:n] * discounts).sum() / (np.sort(gains)[::-1][:n] * discounts).sum())
         assert value == pytest.approx(np.mean(found), abs=1e-12)
     assert list(result.ndcg_at) == [1, 7, 130]
+
+
+def test_gains_of_very_many_labels_are_finite() -> None:
+    """Two to the number of shared labels is infinity from 1,024 of them on."""
+    codes = torch.arange(4, dtype=torch.uint8)[:, None]
+    labels = torch.zeros(4, 3000)
+    for item, shared in enumerate((2000, 3000, 1998, 0)):
+        labels[item, :shared] = 1
+    result = evaluate(codes[:1], codes, torch.ones(1, 3000), labels, num_bits=8, gain="exponential", top_n=(1, 2, 4))
+    # Beside the item that shares all, the others count for nothing: it is second in the ranking, and best first.
+    assert result.ndcg_at == pytest.approx({1: 0, 2: 1 / math.log2(3), 4: 1 / math.log2(3)}, abs=1e-12)
 
 
 def test_gains_differ_for_several_labels_only() -> None:

@@ -181,6 +181,32 @@ def test_another_kind_and_a_newer_version_are_refused(tmp_path: Path) -> None:
     assert files.read_tensors(tmp_path / "a", kind="index", version=3)[1] == META
 
 
+def holds_itself() -> dict:
+    meta: dict = {}
+    meta["x"] = meta
+    return meta
+
+
+def deep() -> dict:
+    meta: dict = {}
+    for _ in range(100_000):
+        meta = {"x": meta}
+    return meta
+
+
+def test_a_header_that_nobody_could_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a")
+    monkeypatch.setattr(files, "_HEADER_LIMIT", 1000)
+    for length in range(500, 1000):
+        try:
+            write(tmp_path / "a", meta={"x": "y" * length})
+        except ValueError as error:
+            assert str(error).startswith("meta: expected at most 1000 bytes with the header, got 100")
+            break
+        assert read(tmp_path / "a")[1] == {"x": "y" * length}
+    assert read(tmp_path / "a")[1] == {"x": "y" * (length - 1)} and length < 999
+
+
 @pytest.mark.parametrize(
     ("tensors", "meta", "message"),
     [
@@ -188,6 +214,8 @@ def test_another_kind_and_a_newer_version_are_refused(tmp_path: Path) -> None:
         ({"x": torch.zeros(2, dtype=torch.complex64)}, {}, "complex64"),
         ({"x": torch.eye(2).to_sparse()}, {}, "sparse"),
         ({}, {"x": torch.zeros(1)}, "meta: expected what JSON can hold"),
+        ({}, holds_itself(), "meta: expected what JSON can hold, got Circular"),
+        ({}, deep(), "meta: expected what JSON can hold, got maximum recursion"),
     ],
 )
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, tensors: dict, meta: dict, message: str) -> None:

@@ -223,6 +223,12 @@ IDS = torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
         ((QUERIES, DATABASE, IDS[0], torch.zeros(3, 4)), {}, ValueError, "database_labels: expected 1 dimensions"),
         ((QUERIES, DATABASE.expand(-1, 2), *IDS), {}, ValueError, "database: expected 1 bytes a code"),
         ((QUERIES.float(), DATABASE, *IDS), {}, TypeError, "queries: expected packed codes"),
+        (
+            (QUERIES, DATABASE, IDS[0][:, None].to(torch.uint16), IDS[1][:, None]),
+            {},
+            TypeError,
+            "query_labels: .*uint16",
+        ),
         ((QUERIES, DATABASE, *IDS), {"k": 0}, ValueError, "k: expected an integer at least 1, got 0"),
         ((QUERIES, DATABASE, *IDS), {"ties": "best"}, ValueError, "ties: expected one of 'index', 'expected'"),
     ],

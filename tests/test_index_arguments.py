@@ -103,7 +103,7 @@ def test_the_index_keeps_its_own_copy(random_codes: Callable) -> None:
             "codes: expected packed codes of dtype uint8, got int8",
         ),
         (torch.ones(2, 13), None, TypeError, "codes: expected packed codes of dtype torch.uint8"),
-        ([[0, 0]], None, TypeError, "codes: expected a torch.Tensor, got list"),
+        ([[0, 0]], None, TypeError, "codes: expected packed codes in a tensor or a numpy array, got list"),
         (
             np.array([[255, 31], [0, 32]], np.uint8),
             None,
@@ -130,8 +130,10 @@ def test_bad_arguments(filled: Callable) -> None:
             HammingIndex(num_bits)
     with pytest.raises(ValueError, match="distinct"):
         HammingIndex(13, distinct="yes")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="distinct"):
-        HammingIndex(13, distinct=1)  # type: ignore[arg-type]
+    for bad in (1, None, ["auto"]):
+        with pytest.raises(TypeError, match="distinct: expected True, False or 'auto', got"):
+            HammingIndex(13, distinct=bad)  # type: ignore[arg-type]
+    assert HammingIndex(13, distinct=np.True_)._storage.distinct is True  # type: ignore[arg-type]
     assert len(HammingIndex(4096, distinct=False)) == 0
     for k in (0, -3):
         with pytest.raises(ValueError, match=f"k: .*got {k}"):
@@ -139,6 +141,16 @@ def test_bad_arguments(filled: Callable) -> None:
     for bad in (1.0, True, None, "3"):
         with pytest.raises(TypeError, match="k: "):
             index.search(codes, bad)  # type: ignore[arg-type]
+    for huge in (2**40 + 1, 2**63, 2**70):
+        with pytest.raises(ValueError, match=f"k: expected an integer from 1 to {2**40}, got {huge}"):
+            index.search(codes, huge)
+    for method in ("fast", np.array(["scan", "auto"]), ["scan"]):
+        with pytest.raises(ValueError, match="method: expected one of"):
+            index.search(codes, 1, method=method)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="queries: expected packed codes in a tensor or a numpy array, got list"):
+        index.search([[1, 2]], 1)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match=r"ids: expected shape \[M\]"):
+        index.remove([[1, 2], [3]])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"radius: .*got -1"):
         index.range_search(codes, -1)
     assert len(index.range_search(codes, 2**70)[2]) == 20 * 20
@@ -166,3 +178,22 @@ def test_bad_arguments(filled: Callable) -> None:
     with pytest.raises(TypeError, match="filter_ids: expected"):
         index.search(codes, 1, filter_ids=[True])
     assert len(index) == 20
+
+
+def test_ids_within_records_of_an_array() -> None:
+    """Whose stride is no multiple of their size."""
+    records = np.zeros(3, [("id", "i8"), ("more", "u1")])
+    records["id"] = [5, 1, 3]
+    index = HammingIndex(8)
+    index.add(np.zeros((3, 1), np.uint8), ids=records["id"])
+    assert index.search(np.zeros((1, 1), np.uint8), 3)[1].tolist() == [[1, 3, 5]]
+    with pytest.raises(TypeError, match="ids: expected integers of dtype int64, got >i8"):
+        index.add(np.zeros((3, 1), np.uint8), ids=np.array([7, 8, 9], ">i8"))
+
+
+def test_one_row_of_results_may_have_any_stride() -> None:
+    index = HammingIndex(8)
+    index.add(np.arange(5, dtype=np.uint8)[:, None])
+    out = np.zeros((1, 3), np.int32)[::-1], np.zeros((1, 3), np.int64)
+    found = index.search(np.zeros((1, 1), np.uint8), 3, out=out)
+    assert found[0] is out[0] and out[0].tolist() == [[0, 1, 1]] and out[1].tolist() == [[0, 1, 2]]

@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adsq._arrays import from_numpy
+
 Indices = Tensor | np.ndarray | Sequence[int]
 
 
 def check_indices(indices: Indices, size: int) -> Tensor:
     """Indices as int64 [M] in 0..size-1."""
-    index = torch.as_tensor(indices)
+    index = from_numpy(indices, "indices") if isinstance(indices, np.ndarray) else torch.as_tensor(indices)
     if index.ndim != 1:
         raise ValueError(f"indices: expected one dimension, got shape {list(index.shape)}")
     if not index.numel():

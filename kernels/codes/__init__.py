@@ -19,17 +19,18 @@ def pack_codes(codes: Tensor) -> Tensor:
     See docs/method.md, "Codes".
 
     Args:
-        codes: [N, K], any real dtype but bool (False is 0, and so would count as +1), 1 <= K <= 4096.
+        codes: [N, K], uint8, int8 to int64, float16, bfloat16, float32 or float64 (not bool: False is 0, and so would
+            count as +1), 1 <= K <= 4096.
 
     Returns:
         Packed codes, uint8 [N, ceil(K / 8)], on the device of `codes`.
 
     Raises:
-        TypeError: `codes` is not a tensor, or bool or complex.
+        TypeError: `codes` is not a tensor, or of another dtype.
         ValueError: `codes` is not a matrix, or K is out of range.
     """
     _checks.check_matrix(codes, "codes", "[N, K]")
-    if codes.dtype == torch.bool or codes.is_complex():
+    if codes.dtype not in _checks.ENTRIES:
         raise TypeError(f"codes: expected a real dtype such as float32 or int8, got {codes.dtype}")
     _checks.check_num_bits(codes.shape[1], "codes: number of columns K")
     return op.pack_codes(codes)
@@ -41,17 +42,17 @@ def unpack_codes(packed: Tensor, num_bits: int, dtype: torch.dtype = torch.float
     Args:
         packed: Packed codes, uint8 [N, ceil(num_bits / 8)].
         num_bits: Length K of a code, 1 to 4096. Pad bits are not read.
-        dtype: A signed real dtype for the result.
+        dtype: Of the result: int8 to int64, float16, bfloat16, float32 or float64.
 
     Returns:
         Codes of +1 and -1, [N, num_bits] of `dtype`, on the device of `packed`.
 
     Raises:
-        TypeError: `packed` is not uint8, or `dtype` cannot hold -1.
+        TypeError: `packed` is not uint8, or `dtype` is another.
         ValueError: The width of `packed` does not fit `num_bits`.
     """
     num_bits = _checks.check_num_bits(num_bits)
     _checks.check_packed(packed, "packed", num_bits)
-    if not isinstance(dtype, torch.dtype) or dtype.is_complex or not dtype.is_signed:
+    if dtype not in _checks.ENTRIES or dtype == torch.uint8:
         raise TypeError(f"dtype: expected a signed real torch.dtype, got {dtype}")
     return op.unpack_codes(packed, num_bits, dtype)

@@ -75,7 +75,7 @@ def hamming_average_precision(
     """
     _check(queries, database, query_labels, database_labels)
     if k is not None:
-        k = _checks.check_int(k, "k", 1)
+        k = min(_checks.check_int(k, "k", 1), max(1, database.shape[0]))
     _checks.check_choice(ties, "ties", ("index", "expected"))
     return op.hamming_average_precision(queries, database, query_labels, database_labels, k, ties == "expected")
 

@@ -42,7 +42,7 @@ def hamming_topk(
         ValueError: Shapes or devices do not fit, k < 1, or `out` cannot be written to in place.
     """
     _checks.check_packed_pair(queries, database)
-    k = _checks.check_int(k, "k", 1)
+    k = _checks.check_k(k)
     if mask is not None:
         _check_mask(mask, database)
     if out is not None:
