@@ -252,8 +252,11 @@ def _checked_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     without = text.replace(claimed, _NO_DIGEST.encode()) if len(claimed) == len(_NO_DIGEST) else b""
     if hashlib.sha256(without).hexdigest().encode() != claimed:
         raise ValueError(f"{path}: damaged (the header does not match its checksum)")
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: damaged (its header does not say where tensors lie: {error!r})") from error
     if size != expected:
         problem = "truncated" if size < expected else "bytes added"
         raise ValueError(f"{path}: {problem} ({size} bytes, expected {expected})")

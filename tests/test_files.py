@@ -119,7 +119,15 @@ def test_every_flipped_byte_is_refused(tmp_path: Path) -> None:
                     read(path, mmap=True)
 
 
-@pytest.mark.parametrize("change", [{"shape": [7, 4]}, {"dtype": "F4"}, {"dtype": "I64"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [7, 4]},
+        {"dtype": "F4"},
+        {"dtype": "I64"},
+        *({"data_offsets": bad} for bad in (None, [0], "ab", ["a", "b"])),
+    ],
+)
 @pytest.mark.parametrize("mmap", [False, True])
 def test_a_wrong_header_with_a_right_checksum_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, mmap: bool
