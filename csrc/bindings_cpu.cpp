@@ -13,7 +13,7 @@ namespace adsq {
 namespace {
 
 // About 32k elements a task: below that a second thread costs more than it brings.
-int64_t rows_per_task(int64_t num_bits) { return std::max<int64_t>(1, 32768 / num_bits); }
+int64_t rows_per_task(int64_t num_bits) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, num_bits)); }
 
 Tensor pack_codes(const Tensor& codes) {
   check_matrix(codes, "codes");
@@ -62,7 +62,7 @@ void search(const Tensor& queries, const Tensor& database, const std::optional<T
   cpu::Codes codes = codes_of(all);
   if (allowed) {
     check_vector(*allowed, "mask", ScalarType::Bool, codes.count);
-    codes.mask = static_cast<const bool*>(allowed->const_data_ptr());
+    codes.mask = static_cast<const uint8_t*>(allowed->const_data_ptr());
   }
   cpu::hamming_topk(codes_of(some), codes, distances.size(1), ids_of(names, codes.count),
                     static_cast<int32_t*>(distances.mutable_data_ptr()),

@@ -21,6 +21,7 @@ std::tuple<Tensor, Tensor> number_codes(const Tensor& codes) {
 }
 
 std::tuple<Tensor, Tensor> list_rows(const Tensor& numbers, int64_t num_codes) {
+  STD_TORCH_CHECK(numbers.numel() <= INT32_MAX, "numbers: expected at most 2147483647, got ", numbers.numel());
   const Tensor source = as_contiguous(numbers);
   const auto* number = entries<int32_t>(source, "numbers", ScalarType::Int, source.numel());
   for (int64_t i = 0; i < source.numel(); ++i) {

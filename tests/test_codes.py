@@ -126,6 +126,12 @@ def test_native_ops_guard_direct_calls():
         torch.ops.adsq.unpack_codes(torch.zeros(4, 2, dtype=torch.uint8), 64, torch.float32)
 
 
+def test_ops_take_codes_of_no_bits():
+    """Which the public functions refuse."""
+    assert torch.ops.adsq.pack_codes(torch.zeros(3, 0)).shape == (3, 0)
+    assert torch.ops.adsq.unpack_codes(torch.zeros(3, 0, dtype=torch.uint8), 0, torch.float32).shape == (3, 0)
+
+
 def test_opcheck():
     codes = torch.randn(5, 19)
     torch.library.opcheck(torch.ops.adsq.pack_codes.default, (codes,))

@@ -169,6 +169,22 @@ def test_mask(allowed: list[int], k: int) -> None:
     check_topk(random_codes(6, 20, 0), random_codes(130, 20, 1, 7), k, mask)
 
 
+@pytest.mark.parametrize("value", [2, 128, 255])
+@pytest.mark.parametrize("k", [1, 400, 1001])
+def test_any_byte_but_zero_is_true(value: int, k: int) -> None:
+    """As for torch: so a mask may come that is a view of bytes."""
+    queries, database = random_codes(3, 64, 0), random_codes(1000, 64, 1)
+    for some in (slice(0, 1), slice(0, 1000), slice(3, 1000, 7)):
+        mask = torch.arange(1000) % 2 == 0
+        expected = brute_topk(queries, database, k, mask)
+        allowed = mask.to(torch.uint8)
+        allowed[some] *= value
+        for variant, found in by_variant(
+            lambda allowed=allowed: hamming_topk(queries, database, k, mask=allowed.view(torch.bool))
+        ).items():
+            assert_equal(found, expected, variant)
+
+
 def test_padding_is_never_a_distance() -> None:
     queries = random_codes(3, 24, 0)
     for distances, indices in by_variant(lambda: hamming_topk(queries, queries[:0], 2)).values():

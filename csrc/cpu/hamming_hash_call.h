@@ -33,7 +33,7 @@ class HashCall {
   void scan(int64_t count, Scan run) const {
     const auto start = Clock::now();
     const int64_t found = run();
-    learned_.learn_scans(count, nanoseconds_since(start) / costs_.scan_call(count, found));
+    if (count > 0) learned_.learn_scans(count, nanoseconds_since(start) / costs_.scan_call(count, found));
   }
   // Learns from how long all that took whether trying the tables has paid, as so many codes were found within a radius.
   void settle(int64_t found) const;

@@ -55,10 +55,10 @@ double least_time(Task task) {
 // A scan by so many queries that finds nothing, or next to it.
 double scan_time(const Codes& codes, const std::vector<uint64_t>& words, int64_t num_queries) {
   return least_time([&] {
-    std::vector<Selection> selections;
+    OwnedSelections owned;
+    std::vector<Selection>& selections = owned.all;
     for (int64_t q = 0; q < num_queries; ++q) selections.push_back({nullptr, 0, 0, 0, 0, static_cast<int32_t>(q)});
     scan_part(scan_kernels(), codes, 0, codes.count, {words.data(), codes.num_words(), selections.data(), num_queries});
-    for (const Selection& selection : selections) std::free(selection.keys);
   });
 }
 

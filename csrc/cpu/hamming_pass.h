@@ -9,12 +9,13 @@
 
 namespace adsq::cpu {
 
-// Packed codes, [count, width] without gaps, and which of them may be found (null: all).
+// Packed codes, [count, width] without gaps, and which of them may be found: those whose byte is not 0 (null: all). No
+// bool, of which C++ expects 0 or 1 where torch takes any byte.
 struct Codes {
   const uint8_t* rows;
   int64_t count;
   int64_t width;
-  const bool* mask = nullptr;
+  const uint8_t* mask = nullptr;
   int64_t num_bits = 0;  // bits of a code that are read; 0 for all, also those beyond the code's length
 
   int num_words() const { return static_cast<int>((width + 7) / 8); }

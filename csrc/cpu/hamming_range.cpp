@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "cpu/hamming_results.h"
 
@@ -17,33 +18,33 @@ RangeSearch::RangeSearch(const Codes& queries, const Codes& database, int64_t ra
   const auto threshold = static_cast<int32_t>(std::min<int64_t>(radius, num_distances_ - 1));
   const Split split = split_work(database, queries.count, threads.count);
   parts_ = split.codes;
-  selections_.resize(static_cast<size_t>(parts_ * queries.count));
+  selections_.all.resize(static_cast<size_t>(parts_ * queries.count));
   threads.run(split.codes * split.queries, [&](int64_t task) {
     const int64_t part = task / split.queries, share = task % split.queries;
     const int64_t last = queries.count * (share + 1) / split.queries;
-    std::vector<Selection> some;
     for (int64_t first = queries.count * share / split.queries; first < last; first += kQueriesAtATime) {
-      some.clear();
+      OwnedSelections owned;  // as long as the search may throw
+      std::vector<Selection>& some = owned.all;
       for (int64_t q = first; q < std::min(first + kQueriesAtATime, last); ++q) {
         some.push_back({nullptr, 0, 0, 0, threshold, static_cast<int32_t>(q)});
       }
       scan_part(kernels, database, part_start(database.count, part, parts_),
                 part_start(database.count, part + 1, parts_),
                 {words.get(), database.num_words(), some.data(), static_cast<int64_t>(some.size())});
-      for (const Selection& selection : some) {
-        selections_[static_cast<size_t>(selection.query * parts_ + part)] = selection;
+      for (Selection& selection : some) {
+        std::swap(selection, selections_.all[static_cast<size_t>(selection.query * parts_ + part)]);
       }
     }
   });
   for (int64_t q = 0; q < queries.count; ++q) {
     int64_t total = offsets_.back();
-    for (int64_t p = 0; p < parts_; ++p) total += selections_[static_cast<size_t>(q * parts_ + p)].count;
+    for (int64_t p = 0; p < parts_; ++p) total += selections_.all[static_cast<size_t>(q * parts_ + p)].count;
     offsets_.push_back(total);
   }
 }
 
-RangeSearch::~RangeSearch() {
-  for (const Selection& selection : selections_) std::free(selection.keys);
+OwnedSelections::~OwnedSelections() {
+  for (const Selection& selection : all) std::free(selection.keys);
 }
 
 void RangeSearch::write(const int64_t* ids, int32_t* distances, int64_t* indices) const {
@@ -54,7 +55,7 @@ void RangeSearch::write(const int64_t* ids, int32_t* distances, int64_t* indices
     for (int64_t q = count * task / tasks; q < count * (task + 1) / tasks; ++q) {
       std::fill(starts.begin(), starts.end(), 0);
       starts[0] = offsets_[static_cast<size_t>(q)];
-      const Selection* parts = selections_.data() + q * parts_;
+      const Selection* parts = selections_.all.data() + q * parts_;
       for (int64_t p = 0; p < parts_; ++p) {
         for (int64_t i = 0; i < parts[p].count; ++i) ++starts[static_cast<size_t>(distance_of(parts[p].keys[i]) + 1)];
       }

@@ -73,8 +73,12 @@ class Selector {
         write(some, first, last);
       });
     } else {
-      const int64_t shares = some.sampled ? std::min(tasks, 1 + count / kSampledQueries) : 1;
-      in_shares(shares, [&](int64_t first, int64_t last) { begin(some, first, last); });
+      if (some.sampled) {
+        in_shares(std::min(tasks, 1 + count / kSampledQueries),
+                  [&](int64_t first, int64_t last) { begin(some, first, last); });
+      } else {
+        begin(some, 0, count);
+      }
       search_.threads.run(tasks, [&](int64_t task) {
         const int64_t i = task % split.queries;
         scan(some, task / split.queries, count * i / split.queries, count * (i + 1) / split.queries);

@@ -8,7 +8,7 @@ namespace {
 int64_t count_allowed(const Codes& database) {
   if (database.mask == nullptr) return database.count;
   int64_t allowed = 0;
-  for (int64_t i = 0; i < database.count; ++i) allowed += database.mask[i];
+  for (int64_t i = 0; i < database.count; ++i) allowed += database.mask[i] != 0;
   return allowed;
 }
 

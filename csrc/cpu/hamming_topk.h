@@ -17,13 +17,20 @@ constexpr int64_t kNoIndex = -1;
 void hamming_topk(const Codes& queries, const Codes& database, int64_t k, const int64_t* ids, int32_t* distances,
                   int64_t* indices, const Threads& threads, bool is_new = true, const int32_t* bounds = nullptr);
 
+// Selections of searches within a radius, whose keys are freed with them.
+struct OwnedSelections {
+  std::vector<Selection> all;
+
+  OwnedSelections() = default;
+  OwnedSelections(const OwnedSelections&) = delete;
+  OwnedSelections& operator=(const OwnedSelections&) = delete;
+  ~OwnedSelections();
+};
+
 // All codes within a radius. The search runs in the constructor; the caller then makes room for the results.
 class RangeSearch {
  public:
   RangeSearch(const Codes& queries, const Codes& database, int64_t radius, const Threads& threads);
-  ~RangeSearch();
-  RangeSearch(const RangeSearch&) = delete;
-  RangeSearch& operator=(const RangeSearch&) = delete;
 
   // Where the neighbours of each query begin, and at last how many there are in all: queries + 1 numbers.
   const std::vector<int64_t>& offsets() const { return offsets_; }
@@ -34,7 +41,7 @@ class RangeSearch {
   const Threads& threads_;
   int num_distances_;
   int64_t parts_;
-  std::vector<Selection> selections_;  // [query][part]
+  OwnedSelections selections_;  // [query][part]
   std::vector<int64_t> offsets_;
 };
 

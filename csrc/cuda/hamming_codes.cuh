@@ -14,21 +14,21 @@ constexpr int kWideWords = 8;  // words that are read at a time of codes that ar
 struct Codes {
   const uint8_t* data;
   int64_t count;
-  int width;         // bytes a code, 1 to 512
-  int unit;          // bytes that can be read at once: a power of two up to 16 that divides address and width
-  const bool* mask;  // nullptr: all may be found
+  int width;            // bytes a code, 1 to 512
+  int unit;             // bytes that can be read at once: a power of two up to 16 that divides address and width
+  const uint8_t* mask;  // which may be found: no byte of 0, for torch takes any other for true; nullptr: all
 
   __host__ __device__ int num_words() const { return (width + 3) / 4; }
   __host__ __device__ int num_distances() const { return 8 * width + 1; }
   // Whether codes of that many bytes follow each other from an address that is a multiple of 16
   __device__ bool is_dense(int bytes) const { return width == bytes && reinterpret_cast<uintptr_t>(data) % 16 == 0; }
-  __device__ bool is_allowed(int64_t index) const { return index < count && (mask == nullptr || mask[index]); }
+  __device__ bool is_allowed(int64_t index) const { return index < count && (mask == nullptr || mask[index] != 0); }
 };
 
 inline Codes codes_at(const void* data, int64_t count, int64_t width, const void* mask = nullptr) {
   int unit = 16;
   while ((reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(width)) % unit != 0) unit /= 2;
-  return {static_cast<const uint8_t*>(data), count, static_cast<int>(width), unit, static_cast<const bool*>(mask)};
+  return {static_cast<const uint8_t*>(data), count, static_cast<int>(width), unit, static_cast<const uint8_t*>(mask)};
 }
 
 // Copies kWords words in pieces as large as they allow; `from` is aligned to those.

@@ -21,7 +21,7 @@ struct DataSet {
   int64_t width, count, num_queries;
   Buffer<uint8_t> rows, query_rows;
 
-  cpu::Codes codes(const bool* mask = nullptr) const { return {rows.data(), count, width, mask}; }
+  cpu::Codes codes(const uint8_t* mask = nullptr) const { return {rows.data(), count, width, mask}; }
   cpu::Codes queries() const { return {query_rows.data(), num_queries, width}; }
   uint8_t* row(int64_t i) const { return rows.data() + i * width; }
   uint8_t* query(int64_t q) const { return query_rows.data() + q * width; }

@@ -102,6 +102,7 @@ int main() {
   threads_are_real = true;
   run("pairs over threads", test_pairwise_threads);
   run("misleading samples", test_misleading_sample);
+  run("a search that fails", test_range_that_fails);
   run("split over threads", [] { return split_data(races_only ? 3 : 1); });
   return 0;
 }

@@ -10,6 +10,7 @@ void compare_evaluation(const DataSet& data, const Ranking& ranking, const std::
                         Random& random);
 
 void test_misleading_sample();
+void test_range_that_fails();
 void test_pack_codes();
 void test_pairwise();
 void test_pairwise_threads();
