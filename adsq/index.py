@@ -32,7 +32,8 @@ class HammingIndex:
     argument gets numpy results. Ids are int64 and not negative, in a tensor, an array or a list.
 
     Any number of threads may call any of the methods at the same time, `to` apart: each call sees the
-    index as it is before or after each other call, so concurrent searches equal serial ones.
+    index as it is before or after each other call, so concurrent searches equal serial ones. A copy by
+    `copy.deepcopy` or a pickle holds the codes and ids; tables for faster searches are made again.
 
     Attributes:
         num_bits: Length of a code, K.

@@ -93,7 +93,8 @@ def check_neighbours(emulator, build, case, k, *, masks="without", ids=None, lis
     if listed is not None:
         options["listed"] = len(listed)
     mask, rows = case.mask(masks), None if listed is None else torch.tensor(listed, dtype=torch.int32)
-    arrays = [array for array in (mask, rows, ids) if array is not None]
+    allowed = None if mask is None else 2 * mask.to(torch.uint8)  # as torch takes it, 2 is true as well
+    arrays = [array for array in (allowed, rows, ids) if array is not None]
     size, columns = len(case.queries) * k, 8 * case.queries.shape[1] + 1
     found = split(
         case.run(emulator, build, "neighbours", 1, columns, arrays, **options), (np.int32, size), (np.int64, size)

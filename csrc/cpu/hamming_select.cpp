@@ -94,8 +94,10 @@ class Selector {
 
   // The steps of a search, of the queries first..last-1. How far to look at first:
   void begin(Searched& some, int64_t first, int64_t last) const {
-    for (int64_t i = first; i < last; ++i)
-      some.thresholds[static_cast<size_t>(some.query(i))] = search_.bound(some.query(i));
+    for (int64_t i = first; i < last; ++i) {
+      const int32_t query = some.query(i);
+      some.thresholds[static_cast<size_t>(query)] = search_.bound(query);
+    }
     if (some.sampled) {
       sample_.lower({some.queries.begin() + first, some.queries.begin() + last}, some.thresholds.data());
     }

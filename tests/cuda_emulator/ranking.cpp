@@ -22,7 +22,7 @@ void print_sizes(const Codes& queries, const Codes& database, int tables) {
 // queries, database, mask, list, ids -> distances, indices
 void neighbours(emulator::Launcher& launcher, const Codes& queries, const Codes& database, const RankSizes& sizes) {
   const int64_t n = database.count, k = option("k");
-  Array<bool> mask(n * option("mask"));
+  Array<uint8_t> mask(n * option("mask"));  // any byte but 0 is true
   Array<int> list(option("listed"));
   Array<int64_t> ids(n * option("ids")), indices(queries.count * k);
   Array<int32_t> distances(queries.count * k);
