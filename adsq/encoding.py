@@ -170,10 +170,9 @@ def _done(folder: Path) -> np.ndarray:
     for path in folder.glob("done-*"):
         whole = path.read_text().rpartition("\n")[0]  # a last line that was cut off does not count
         try:
-            found = [(int(first), int(stop)) for first, stop in (line.split() for line in whole.split("\n") if line)]
+            ranges += [[int(first), int(stop)] for first, stop in (line.split() for line in whole.split("\n") if line)]
         except ValueError as error:
             raise ValueError(f"{path}: damaged ({error}): delete the folder") from error
-        ranges += [list(pair) for pair in found]
     joined: list[list[int]] = []
     for first, stop in sorted(ranges):
         if joined and first <= joined[-1][1]:

@@ -109,7 +109,8 @@ def evaluate(
     Args:
         query_codes: Packed codes, uint8 [Q, ceil(num_bits / 8)], Q >= 1. Torch or numpy, as all arrays here.
         database_codes: Packed codes, uint8 [N, ceil(num_bits / 8)].
-        query_labels: Class ids, int64 [Q], or label rows, [Q, C] of bool, integer or float.
+        query_labels: Class ids, int64 [Q], or label rows, [Q, C] of bool, uint8, int8 to
+            int64, float16, bfloat16, float32 or float64.
         database_labels: Labels of the N items, of the same form.
         num_bits: Code length K.
         k: Ranks that count for AP; all by default.

@@ -140,8 +140,8 @@ class HammingIndex:
 
         Raises:
             TypeError: A wrong type or dtype.
-            ValueError: A wrong shape or device, set pad bits, k < 1, an `out` that cannot be written to in place; or
-                "hash" with `filter_ids`, on a GPU, or for codes of more than 256 bits.
+            ValueError: A wrong shape or device, set pad bits, k < 1 or above 2^40, an `out` that cannot be written
+                to in place; or "hash" with `filter_ids`, on a GPU, or for codes of more than 256 bits.
         """
         self._check_method(method)
         if method == "hash" and filter_ids is not None:

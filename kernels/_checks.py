@@ -65,7 +65,7 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
 
 def check_k(k: object) -> int:
     """Return how many neighbours of each query are wanted, or refuse it. More than there are codes may be wanted."""
-    number = check_int(k, "k", 1)
+    number = check_int(k, "k", 1)  # the usual mistake is to be told no more than this
     return number if number <= MAX_NEIGHBOURS else check_int(number, "k", 1, MAX_NEIGHBOURS)
 
 

@@ -151,7 +151,7 @@ def test_many_codes(num_bits, kind, num_classes):
     check_ranking(queries, database, *labels, num_bits, 7_000, FAST_VARIANTS)
 
 
-@pytest.mark.parametrize("num_bits", [5, 8, 16, 31, 48, 64, 72, 100, 128, 136])
+@pytest.mark.parametrize("num_bits", [5, 8, 16, 31, 48, 64, 72, 100, 128, 136, 192, 250, 256])
 def test_distances_that_many_codes_share(num_bits):
     """All at distance 0 or at the largest one, all codes of a word or none, and distances from end to end."""
     # A label for each query: those equal in code and label would be counted once, and so few go another way.

@@ -1,7 +1,6 @@
 #include "cpu/hamming_hash_costs.h"
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>

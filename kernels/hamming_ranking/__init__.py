@@ -21,7 +21,8 @@ def hamming_relevance_histogram(
     Args:
         queries: Packed codes, uint8 [Q, B], see `pack_codes`.
         database: Packed codes, uint8 [N, B], on the device of `queries`.
-        query_labels: Class ids, int64 [Q], or label rows, bool, integer or float [Q, C].
+        query_labels: Class ids, int64 [Q], or label rows, bool, uint8, int8 to int64, float16, bfloat16,
+            float32 or float64 [Q, C].
         database_labels: Class ids [N] or label rows [N, C], as in `query_labels`.
         num_bits: Length K of a code, 8 B by default. Pad bits are not read.
 
@@ -59,7 +60,8 @@ def hamming_average_precision(
     Args:
         queries: Packed codes, uint8 [Q, B], see `pack_codes`. Pad bits are zero.
         database: Packed codes, uint8 [N, B], on the device of `queries`.
-        query_labels: Class ids, int64 [Q], or label rows, bool, integer or float [Q, C].
+        query_labels: Class ids, int64 [Q], or label rows, bool, uint8, int8 to int64, float16, bfloat16,
+            float32 or float64 [Q, C].
         database_labels: Class ids [N] or label rows [N, C], as in `query_labels`.
         k: Only the first k ranks count, at least 1. None counts all.
         ties: "index" ranks equal distances by database index; "expected" is the exact mean of AP over all orders of

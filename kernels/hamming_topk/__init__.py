@@ -39,7 +39,7 @@ def hamming_topk(
 
     Raises:
         TypeError: A code is not uint8, `mask` is not bool, `k` is no integer, or `out` has other dtypes.
-        ValueError: Shapes or devices do not fit, k < 1, or `out` cannot be written to in place.
+        ValueError: Shapes or devices do not fit, k < 1 or above 2^40, or `out` cannot be written to in place.
     """
     _checks.check_packed_pair(queries, database)
     k = _checks.check_k(k)

@@ -26,7 +26,8 @@ def pairwise_similarity(labels_u: Tensor, labels_v: Tensor, kind: str = "shared"
     See docs/method.md, "Similarity".
 
     Args:
-        labels_u: Class ids, int64 [n], or label rows, [n, C] of bool, integer or float.
+        labels_u: Class ids, int64 [n], or label rows, [n, C] of bool, uint8, int8 to int64, float16,
+            bfloat16, float32 or float64.
         labels_v: The same for m items.
         kind: "shared", "cosine" or "dot".
 
